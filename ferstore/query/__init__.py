@@ -1,0 +1,1 @@
+"""DuckDB over one pinned snapshot of the store: SQL, nearest neighbours, differences."""

@@ -1,0 +1,1 @@
+"""One store: Iceberg tables of Parquet files under one URL, their snapshots, tags and digests."""

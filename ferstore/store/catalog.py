@@ -1,0 +1,157 @@
+"""The catalog: which metadata file is each table's current one.
+
+By default a SQLite file inside the store; a PostgreSQL or REST catalog by URI. A SQL catalog commits several tables in
+one database transaction, so that a reader, who loads all tables in one query, sees all of a commit or none of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from urllib.parse import urlparse
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.update import AssertTableUUID
+from sqlalchemy import select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from ferstore.errors import StoreError
+from ferstore.store.files import local_path
+
+NAMESPACE = "ferstore"
+_SQLITE_WAIT = 60  # seconds a writer waits for another one's database transaction, which takes milliseconds
+
+
+class TransactionalCatalog(SqlCatalog):
+    """PyIceberg's SQL catalog, with one database transaction over several tables.
+
+    It uses the steps of ``SqlCatalog.commit_table`` of pyiceberg 0.12 (stage, write metadata, compare and swap), the
+    last of them for all tables at once; the version is bounded in ``pyproject.toml`` for that.
+    """
+
+    def load_all(self) -> dict[str, Table]:
+        """Every table of the store as of one instant, by name."""
+        with Session(self.engine) as session:
+            rows = session.scalars(
+                select(IcebergTables).where(
+                    IcebergTables.catalog_name == self.name, IcebergTables.table_namespace == NAMESPACE
+                )
+            ).all()
+            session.expunge_all()
+        return {str(row.table_name): self._convert_orm_to_iceberg(row) for row in rows}
+
+    def commit_all(self, transactions: Sequence[Transaction]) -> None:
+        """Commit the transactions of several tables, all or none.
+
+        Raises:
+            CommitFailedException: a table moved on since its transaction began; nothing was committed.
+        """
+        staged = []
+        try:
+            for transaction in transactions:
+                table = transaction._table
+                current = self.load_table(table.name())
+                requirements = (*transaction._requirements, AssertTableUUID(uuid=table.metadata.table_uuid))
+                after = self._update_and_stage_table(current, table.name(), requirements, transaction._updates)
+                self._write_metadata(after.metadata, after.io, after.metadata_location)
+                staged.append((table.name()[-1], current, after))
+            with Session(self.engine) as session:
+                for name, current, after in sorted(staged, key=lambda entry: entry[0]):  # one order: no deadlock
+                    swapped = session.execute(
+                        update(IcebergTables)
+                        .where(
+                            IcebergTables.catalog_name == self.name,
+                            IcebergTables.table_namespace == NAMESPACE,
+                            IcebergTables.table_name == name,
+                            IcebergTables.metadata_location == current.metadata_location,
+                        )
+                        .values(
+                            metadata_location=after.metadata_location,
+                            previous_metadata_location=current.metadata_location,
+                        )
+                    )
+                    if swapped.rowcount != 1:  # type: ignore[attr-defined]
+                        raise CommitFailedException(f"table {name} was changed by another writer")
+                session.commit()
+        except CommitFailedException:
+            # This error promises that nothing landed, so what was written for it can go.
+            for transaction in transactions:
+                for producer in transaction._snapshot_producers:
+                    producer._clean_all_uncommitted()
+            for _, _, after in staged:
+                after.io.delete(after.metadata_location)
+            raise
+        for _, current, after in staged:
+            self._delete_old_metadata(after.io, current.metadata, after.metadata)
+
+
+def open_catalog(uri: str | None, root: str) -> Catalog:
+    """Open the catalog of the store at ``root``.
+
+    Args:
+        uri: ``sqlite:///…``, ``postgresql…://…``, ``http(s)://…`` (Iceberg REST), or None for SQLite inside the store.
+        root: URL of the store.
+
+    Raises:
+        StoreError: the catalog cannot be reached, or SQLite was asked for on a store that is not a local folder.
+    """
+    common = {"py-io-impl": "ferstore.store.files.StoreFileIO", "warehouse": f"{root}/tables"}
+    if uri is None:
+        path = local_path(root)
+        if path is None:
+            raise StoreError(
+                f"the store {root} is not a local folder, so its catalog cannot be a SQLite file inside it",
+                hint="give --catalog (or FERSTORE_CATALOG) with a postgresql:// or REST http(s):// URI",
+            )
+        uri = f"sqlite:///{path / 'catalog.db'}"
+    scheme = urlparse(uri).scheme
+    try:
+        if scheme in ("http", "https"):
+            from pyiceberg.catalog.rest import RestCatalog
+
+            return RestCatalog("ferstore", uri=uri, **common)
+        if scheme.partition("+")[0] not in ("sqlite", "postgresql"):
+            raise StoreError(
+                f"catalog with scheme {scheme!r}", allowed="sqlite:///path, postgresql://host/db, http(s)://host (REST)"
+            )
+        if scheme == "sqlite":
+            uri += ("&" if "?" in uri else "?") + f"timeout={_SQLITE_WAIT}"
+        elif scheme == "postgresql":
+            uri = "postgresql+psycopg2" + uri.removeprefix("postgresql")
+        return TransactionalCatalog("ferstore", uri=uri, **common)
+    except (SQLAlchemyError, OSError, ImportError) as error:
+        # The driver's message may quote the URI with its password; only its type is shown.
+        raise StoreError(
+            f"cannot open the {scheme} catalog ({type(error).__name__})",
+            hint="check --catalog (or FERSTORE_CATALOG), that its server runs, and that its driver is installed",
+        ) from error
+
+
+def load_tables(catalog: Catalog) -> dict[str, Table]:
+    """Every table by name, from one instant where the catalog can do that."""
+    if isinstance(catalog, TransactionalCatalog):
+        return catalog.load_all()
+    return {identifier[-1]: catalog.load_table(identifier) for identifier in catalog.list_tables(NAMESPACE)}
+
+
+def commit_transactions(catalog: Catalog, transactions: Sequence[Transaction]) -> None:
+    """Commit several tables' transactions: at once in a SQL catalog, one after another in a REST one.
+
+    Raises:
+        CommitFailedException: a table moved on. With a REST catalog those before it have been committed; every caller
+            plans again from what landed, so the rest follows.
+    """
+    if isinstance(catalog, TransactionalCatalog):
+        catalog.commit_all(transactions)
+        return
+    for transaction in transactions:
+        transaction.commit_transaction()
+
+
+def default_catalog_uri() -> str | None:
+    """The catalog named by ``FERSTORE_CATALOG``, if any."""
+    return os.environ.get("FERSTORE_CATALOG") or None

@@ -1,0 +1,180 @@
+"""Files of the store: written whole or not at all, named by their digest.
+
+A data file is called ``<prefix>-<sha256>.parquet``. The digest thus reaches the Iceberg manifest with the path,
+atomically with the commit, and ``verify`` needs no second record that could be lost or differ.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import re
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlparse
+
+import fsspec
+from pyiceberg.io import OutputStream
+from pyiceberg.io.fsspec import FsspecFileIO, FsspecOutputFile
+
+from ferstore.errors import StoreError
+
+_DIGEST = re.compile(r"-([0-9a-f]{64})\.parquet$")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A written data file that no snapshot refers to yet.
+
+    Attributes:
+        url: where it lies.
+        sha256: hex digest of its bytes, also in its name.
+        nbytes: size in bytes.
+        rows: number of rows.
+    """
+
+    url: str
+    sha256: str
+    nbytes: int
+    rows: int
+
+
+def local_path(url: str) -> Path | None:
+    """The path of a local URL (``file://`` or none), else None."""
+    scheme = urlparse(url).scheme
+    if scheme in ("", "file"):
+        return Path(url.removeprefix("file://"))
+    return None
+
+
+def normalise(url: str) -> str:
+    """The URL of a store or file without a trailing slash; a local path becomes an absolute ``file://`` URL."""
+    path = local_path(url)
+    return f"file://{path.expanduser().resolve()}" if path is not None else url.rstrip("/")
+
+
+def filesystem(url: str) -> fsspec.AbstractFileSystem:
+    """The fsspec filesystem of a URL.
+
+    Raises:
+        StoreError: no such protocol, or its package is not installed.
+    """
+    protocol = urlparse(url).scheme or "file"
+    try:
+        return fsspec.filesystem(protocol)
+    except (ImportError, ValueError) as error:
+        raise StoreError(
+            f"cannot use {protocol}:// URLs: {error}",
+            hint="install the extra that reads it, such as pip install 'ferstore[s3]'",
+        ) from error
+
+
+def write_file(url: str, data: bytes, *, exclusive: bool = False) -> None:
+    """Write a whole file so that a reader, or a crash, sees all of it or nothing.
+
+    Local files go to a temporary name, are flushed to disk, and take their name in one step; object stores do the
+    same by nature.
+
+    Args:
+        url: where to.
+        data: all bytes.
+        exclusive: refuse to replace a file that is there.
+
+    Raises:
+        FileExistsError: ``exclusive``, and it is there.
+    """
+    path = local_path(url)
+    if path is None:
+        fs = filesystem(url)
+        if exclusive:
+            # s3fs and gcsfs make this conditional on the server; others check first.
+            if fs.exists(url):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), url)
+            fs.pipe_file(url, data, mode="create")
+        else:
+            fs.pipe_file(url, data)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if exclusive:
+            os.link(partial, path)  # fails if it is there, where rename would replace
+        else:
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_data_file(folder: str, prefix: str, data: bytes, rows: int) -> StoredFile:
+    """Write Parquet bytes under a name that holds their digest; the same bytes twice are one file."""
+    digest = hashlib.sha256(data).hexdigest()
+    url = f"{folder}/{prefix}-{digest}.parquet"
+    write_file(url, data)
+    return StoredFile(url, digest, len(data), rows)
+
+
+def recorded_digest(url: str) -> str | None:
+    """The digest in a data file's name, or None where another engine wrote the file."""
+    match = _DIGEST.search(url)
+    return match.group(1) if match else None
+
+
+def file_digest(url: str) -> tuple[str, int]:
+    """SHA-256 (hex) and size of a file, read in pieces of 4 MiB.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest, size = hashlib.sha256(), 0
+    with filesystem(url).open(url, "rb", block_size=4 << 20) as stream:
+        while piece := stream.read(4 << 20):
+            digest.update(piece)
+            size += len(piece)
+    return digest.hexdigest(), size
+
+
+class _WholeFile(io.BytesIO):
+    """Collects what is written and stores it in one step on a clean close."""
+
+    def __init__(self, url: str, exclusive: bool) -> None:
+        super().__init__()
+        self._url, self._exclusive = url, exclusive
+
+    def close(self) -> None:
+        if not self.closed:
+            data = self.getvalue()
+            super().close()
+            write_file(self._url, data, exclusive=self._exclusive)
+
+
+class _DurableOutputFile(FsspecOutputFile):
+    def create(self, overwrite: bool = False) -> OutputStream:
+        return _WholeFile(self.location, exclusive=not overwrite)
+
+
+class StoreFileIO(FsspecFileIO):
+    """PyIceberg's file access for any fsspec protocol, with durable writes.
+
+    PyIceberg's own writes metadata in place and knows a handful of protocols: a crash could leave a torn manifest that
+    the catalog already names.
+    """
+
+    def new_output(self, location: str) -> _DurableOutputFile:
+        return _DurableOutputFile(location, self._get_fs_from_uri(urlparse(location), location))
+
+    def _get_fs(self, scheme: str, hostname: str | None = None) -> fsspec.AbstractFileSystem:
+        if scheme in self._scheme_to_fs:
+            return super()._get_fs(scheme, hostname)
+        return filesystem(f"{scheme}://")

@@ -1,0 +1,125 @@
+"""A pin: one consistent state of all tables, at which everything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+from pyiceberg.table.refs import SnapshotRefType
+from pyiceberg.table.snapshots import Snapshot
+
+from ferstore.errors import InputError, StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Tables as loaded at one instant, and the snapshot of each that is read.
+
+    Attributes:
+        tables: every table of the store, by name.
+        snapshots: the snapshot read of each table; None where it is empty there.
+        at: what was asked for, for messages; None is the current state.
+    """
+
+    tables: Mapping[str, Table]
+    snapshots: Mapping[str, int | None]
+    at: str | None = None
+
+    @staticmethod
+    def current(tables: Mapping[str, Table]) -> Pin:
+        """The newest state."""
+        return Pin(tables, {name: table.metadata.current_snapshot_id for name, table in tables.items()})
+
+    def resolve(self, at: str) -> Pin:
+        """The state at a tag, a snapshot id or a time.
+
+        A tag and a snapshot id stand for the whole store: for a snapshot, every other table is read as of the same
+        commit. A time is ISO 8601, UTC unless it has an offset.
+
+        Raises:
+            InputError: it is none of them; the message lists the tags.
+        """
+        if at in (tags := self.tags()):
+            return Pin(self.tables, {name: tags[at].get(name) for name in self.tables}, at)
+        commits = _commit_times(self.tables)
+        if at.isdecimal() and len(at) > 8:
+            moment = next((commits[_commit_of(s)] for _, s in self.all_snapshots() if s.snapshot_id == int(at)), None)
+            if moment is None:
+                raise InputError(f"no snapshot {at}", hint="list them with: ferstore snapshots")
+        else:
+            moment = _parse_time(at, tags)
+        return Pin(self.tables, {n: _newest_until(t, commits, moment) for n, t in self.tables.items()}, at)
+
+    def tags(self) -> dict[str, dict[str, int]]:
+        """Snapshot of each table, by tag and table."""
+        found: dict[str, dict[str, int]] = {}
+        for name, table in self.tables.items():
+            for ref, target in table.metadata.refs.items():
+                if target.snapshot_ref_type == SnapshotRefType.TAG:
+                    found.setdefault(ref, {})[name] = target.snapshot_id
+        return found
+
+    def all_snapshots(self) -> Iterator[tuple[str, Snapshot]]:
+        """Every kept snapshot with its table's name, oldest first."""
+        every = [(name, s) for name, table in self.tables.items() for s in table.metadata.snapshots]
+        return iter(sorted(every, key=lambda pair: (pair[1].timestamp_ms, pair[0])))
+
+    def data_files(self, table: str) -> list[DataFile]:
+        """Live data files of a table in this state.
+
+        Raises:
+            StoreError: another engine left delete files, which reading the Parquet files alone would ignore.
+        """
+        snapshot_id = self.snapshots.get(table)
+        if snapshot_id is None:
+            return []
+        tasks = list(self.tables[table].scan(snapshot_id=snapshot_id).plan_files())
+        if any(task.delete_files for task in tasks):
+            raise StoreError(
+                f"table {table!r} has row-level delete files, which ferstore does not write or apply",
+                hint="rewrite its data files with the engine that made them (Spark: rewrite_data_files)",
+            )
+        return [task.file for task in tasks]
+
+
+def _commit_of(snapshot: Snapshot) -> str:
+    summary = snapshot.summary
+    own = summary.additional_properties.get("ferstore.commit-id") if summary else None
+    return own or str(snapshot.snapshot_id)
+
+
+def _commit_times(tables: Mapping[str, Table]) -> dict[str, int]:
+    """When each commit was complete: its snapshots in several tables carry slightly different times (ms)."""
+    times: dict[str, int] = {}
+    for table in tables.values():
+        for snapshot in table.metadata.snapshots:
+            commit = _commit_of(snapshot)
+            times[commit] = max(times.get(commit, 0), snapshot.timestamp_ms)
+    return times
+
+
+def _newest_until(table: Table, commits: Mapping[str, int], moment: int) -> int | None:
+    snapshot = table.metadata.current_snapshot()
+    while snapshot is not None and commits[_commit_of(snapshot)] > moment:
+        parent = snapshot.parent_snapshot_id
+        snapshot = table.metadata.snapshot_by_id(parent) if parent is not None else None
+    return snapshot.snapshot_id if snapshot else None
+
+
+def _parse_time(at: str, tags: Mapping[str, object]) -> int:
+    try:
+        moment = datetime.fromisoformat(at)
+    except ValueError:
+        known = ", ".join(sorted(tags)) or "none yet"
+        raise InputError(
+            f"{at!r} is no tag, snapshot id or time",
+            allowed=f"a tag ({known}), a snapshot id (ferstore snapshots), or ISO 8601 such as 2026-11-23T08:00:00Z",
+        ) from None
+    if moment.tzinfo is None:
+        from datetime import UTC
+
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1000)

@@ -1,0 +1,80 @@
+"""Small tables as rows: read at a pin, replaced by key with copy-on-write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ferstore.store.commit import Change
+from ferstore.store.files import StoredFile, filesystem, write_data_file
+from ferstore.store.pin import Pin
+from ferstore.store.store import Store
+from ferstore.store.writer import encode
+
+_ROWS_A_FILE = 500_000
+
+
+def read_rows(
+    store: Store, pin: Pin, table: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None
+) -> pa.Table:
+    """Rows of a table at a pin, in no order. Never ask for a map column of a whole table."""
+    schema = store.schemas[table].arrow()
+    wanted = pa.schema([schema.field(name) for name in columns]) if columns else schema
+    parts = [read_file(data_file.file_path, columns, where) for data_file in pin.data_files(table)]
+    return pa.concat_tables([part.cast(wanted) for part in parts]) if parts else wanted.empty_table()
+
+
+def read_file(url: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+    """Rows of one data file."""
+    return pq.read_table(url.removeprefix("file://"), filesystem=filesystem(url), columns=columns, filters=where)
+
+
+def write_rows(store: Store, table: str, rows: pa.Table) -> tuple[StoredFile, ...]:
+    """Write rows as data files, which no reader sees before they are committed."""
+    schema = store.schemas[table]
+    ordered = rows.select(schema.names).cast(schema.arrow())
+    pieces = [ordered.slice(start, _ROWS_A_FILE) for start in range(0, len(ordered), _ROWS_A_FILE)]
+    return tuple(
+        write_data_file(store.data_folder(table), "rows", encode(schema, piece), len(piece)) for piece in pieces
+    )
+
+
+def replace_rows(store: Store, pin: Pin, table: str, rows: pa.Table, removed: pa.Table | None = None) -> Change:
+    """Plan: ``rows`` take the place of those with the same key, ``removed`` keys leave, all others stay.
+
+    Args:
+        store: the store.
+        pin: the state it is planned on.
+        table: its name.
+        rows: new and changed rows, all columns.
+        removed: keys of rows to take out, key columns only.
+    """
+    key = list(store.schemas[table].key)
+    gone = rows.select(key) if removed is None else pa.concat_tables([rows.select(key), removed.select(key)])
+    marked = gone.append_column("_gone", pa.array([True] * len(gone)))
+    kept: list[pa.Table] = []
+    replaced = []
+    for data_file in pin.data_files(table) if len(gone) else []:
+        keys = read_file(data_file.file_path, key)
+        stays = _without(keys, marked, key)
+        if len(stays) < len(keys):
+            replaced.append(data_file)
+            kept.append(read_file(data_file.file_path).take(stays["_row"]))
+    merged = pa.concat_tables([rows.select(store.schemas[table].names), *kept], promote_options="permissive")
+    return Change(table, write_rows(store, table, merged) if len(merged) else (), tuple(replaced))
+
+
+def _without(keys: pa.Table, marked: pa.Table, key: list[str]) -> pa.Table:
+    """Row numbers of ``keys`` that are not among the marked keys; null equals null, unlike in a join."""
+    numbered = keys.append_column("_row", pa.array(range(len(keys)), pa.int64()))
+    joined = _null_safe(numbered, key).join(_null_safe(marked, key), key, join_type="left outer")
+    return joined.filter(pc.is_null(joined["_gone"])).select(["_row"]).sort_by("_row")
+
+
+def _null_safe(table: pa.Table, key: list[str]) -> pa.Table:
+    for name in key:
+        table = table.set_column(table.column_names.index(name), name, pc.fill_null(table[name], "\0"))
+    return table

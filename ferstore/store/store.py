@@ -1,0 +1,217 @@
+"""A store: one URL with tables, their schemas and a catalog."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
+
+from ferstore.errors import StoreError
+from ferstore.store.catalog import NAMESPACE, load_tables, open_catalog
+from ferstore.store.files import filesystem, normalise, write_file
+from ferstore.store.pin import Pin
+from ferstore.store.properties import TABLE_PROPERTIES
+from ferstore.store.schema import MapDtype, TableSchema, declared_schemas
+
+FORMAT = 1
+_MARKER = "ferstore.json"
+
+
+class _Marker(BaseModel):
+    """What ``ferstore.json`` says; unknown keys are kept for later versions to add."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    format: int
+    store_id: str
+    location: str
+    map_dtype: MapDtype
+    catalog: str  # "inside" or "outside": a URI could hold a password
+    created_by: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """An open store.
+
+    Attributes:
+        url: its URL, without a trailing slash; a local folder as ``file://``.
+        catalog: the Iceberg catalog.
+        schemas: every declared table, with maps in this store's dtype.
+    """
+
+    url: str
+    catalog: Catalog = field(repr=False)
+    schemas: Mapping[str, TableSchema] = field(repr=False)
+    map_dtype: MapDtype
+
+    def pin(self, at: str | None = None) -> Pin:
+        """The current state, or the one at a tag, snapshot id or time.
+
+        Raises:
+            InputError: ``at`` is none of them.
+        """
+        pin = Pin.current(load_tables(self.catalog))
+        return pin.resolve(at) if at else pin
+
+    def data_folder(self, table: str) -> str:
+        """Where data files of a table go."""
+        return f"{self.url}/tables/{table}/data"
+
+
+def init_store(url: str, *, catalog: str | None = None, map_dtype: MapDtype | None = None) -> Store:
+    """Make a store, or finish one whose making was cut short. An existing store is opened and left as it is.
+
+    Args:
+        url: folder or fsspec URL.
+        catalog: see `open_catalog`.
+        map_dtype: how maps are stored, ``float16`` unless said otherwise.
+
+    Raises:
+        StoreError: the place cannot be written, holds something else, or is a store with another ``map_dtype``.
+    """
+    url = normalise(url)
+    marker = _read_marker(url)
+    if marker:
+        if map_dtype and marker.map_dtype != map_dtype:
+            raise StoreError(
+                f"the store {url} keeps its maps as {marker.map_dtype}, not {map_dtype}",
+                hint="make another store for the other type",
+            )
+        return open_store(url, catalog=catalog)
+    dtype: MapDtype = map_dtype or "float16"
+    try:
+        fs = filesystem(url)
+        if fs.exists(url) and not fs.isdir(url):
+            raise StoreError(f"{url} is a file", hint="name a folder")
+        strangers = [name for entry in _listing(url) if (name := entry.rsplit("/", 1)[-1]) not in _OURS]
+        if strangers:
+            raise StoreError(
+                f"{url} is not empty (it holds {sorted(strangers)[0]!r}) and is no store",
+                hint="name a new or empty folder",
+            )
+        fs.makedirs(url, exist_ok=True)
+        opened = open_catalog(catalog, url)
+        _create_tables(opened, url, dtype)
+        marker = _Marker(
+            format=FORMAT,
+            store_id=uuid.uuid4().hex,
+            location=url,
+            map_dtype=dtype,
+            catalog="outside" if catalog else "inside",
+            created_by=f"ferstore {version('ferstore')}",
+            created_at=datetime.now(UTC),
+        )
+        write_file(f"{url}/{_MARKER}", marker.model_dump_json(indent=2).encode(), exclusive=True)
+    except FileExistsError:
+        pass  # another init was quicker; its store is as good as ours
+    except OSError as error:
+        raise StoreError(
+            f"cannot make a store at {url}: {error.strerror or error}",
+            hint="check the path and its permissions, or name another with --store",
+        ) from error
+    return open_store(url, catalog=catalog)
+
+
+def open_store(url: str, *, catalog: str | None = None) -> Store:
+    """Open a store.
+
+    Raises:
+        StoreError: there is none, it was made by another version, was moved, or cannot be reached.
+    """
+    url = normalise(url)
+    marker = _read_marker(url)
+    if marker is None:
+        raise StoreError(f"no store at {url}", hint="make one with: ferstore init (or name another with --store)")
+    if marker.location != url:
+        raise StoreError(
+            f"the store at {url} was made at {marker.location}, and its tables name files there",
+            hint="move it back, or make a new one and run ingest and extract again",
+        )
+    if marker.catalog == "outside" and not catalog:
+        raise StoreError(
+            f"the store {url} keeps its catalog outside", hint="give --catalog or FERSTORE_CATALOG, as at init"
+        )
+    if marker.catalog == "inside" and catalog:
+        raise StoreError(
+            f"the store {url} keeps its catalog inside", hint="leave out --catalog and unset FERSTORE_CATALOG"
+        )
+    schemas = {name: schema.with_map_dtype(marker.map_dtype) for name, schema in declared_schemas().items()}
+    return Store(url, open_catalog(catalog, url), schemas, marker.map_dtype)
+
+
+_OURS = frozenset({"tables", "catalog.db", "catalog.db-journal", "log"})
+
+
+def _listing(url: str) -> list[str]:
+    fs = filesystem(url)
+    return [str(name).rstrip("/") for name in fs.ls(url, detail=False)] if fs.exists(url) else []
+
+
+def _create_tables(catalog: Catalog, url: str, map_dtype: MapDtype) -> None:
+    with contextlib.suppress(NamespaceAlreadyExistsError):
+        catalog.create_namespace(NAMESPACE)
+    for name, schema in declared_schemas().items():
+        try:
+            table = catalog.create_table(
+                (NAMESPACE, name),
+                schema.with_map_dtype(map_dtype).iceberg(),
+                location=f"{url}/tables/{name}",
+                properties=_properties(schema, map_dtype),
+            )
+        except TableAlreadyExistsError:
+            table = catalog.load_table((NAMESPACE, name))
+        if table.location() != f"{url}/tables/{name}":
+            raise StoreError(
+                f"the catalog already holds a store at {table.location()}", hint="give each store its own catalog"
+            )
+
+
+def _properties(schema: TableSchema, map_dtype: MapDtype) -> dict[str, str]:
+    shown = schema.with_map_dtype(map_dtype)
+    properties = {
+        **TABLE_PROPERTIES,
+        "comment": schema.description,
+        "schema.name-mapping.default": shown.iceberg().name_mapping.model_dump_json(),
+        "ferstore.key": ",".join(schema.key),
+    }
+    if shown.feature:
+        # The writer keeps no statistics of features, and PyIceberg would warn at every file.
+        value = shown.name if shown.tensor else f"{shown.name}.element"
+        properties[f"write.metadata.metrics.column.{value}"] = "none"
+        properties["ferstore.feature"] = json.dumps(
+            {"node": shown.feature.node, "shape": shown.feature.shape, "dtype": shown.feature.dtype}
+        )
+    return properties
+
+
+def _read_marker(url: str) -> _Marker | None:
+    try:
+        text = filesystem(url).cat_file(f"{url}/{_MARKER}")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StoreError(
+            f"cannot read {url}: {error.strerror or error}", hint="check the path and its permissions"
+        ) from error
+    try:
+        found = json.loads(text)
+        if isinstance(found, dict) and isinstance(found.get("format"), int) and found["format"] != FORMAT:
+            raise StoreError(
+                f"the store {url} has format {found['format']} (made by {found.get('created_by', 'unknown')})",
+                allowed=f"format {FORMAT} in this version of ferstore",
+                hint="use the version that made it, or make a new store",
+            )
+        return _Marker.model_validate(found)
+    except (json.JSONDecodeError, ValidationError) as error:
+        raise StoreError(
+            f"{url}/{_MARKER} is damaged ({type(error).__name__})", hint="restore it from a backup; tables are intact"
+        ) from error
