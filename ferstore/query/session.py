@@ -64,18 +64,17 @@ class Session:
         statement = parse(query)
         connection = self._connect(statement)
         try:
-            connection.execute(statement.text)
+            return Cursor(connection, connection.sql(statement.text))
         except duckdb.Error as error:
             connection.close()
             raise self._query_error(error) from error
-        return Cursor(connection)
 
     def tables_named(self, query: str) -> frozenset[str]:
         """Tables a query can name, through views too."""
         return frozenset(self._needed(parse(query)) & set(self._store.schemas))
 
     def _needed(self, statement: Statement) -> set[str]:
-        known = {**{name: "" for name in self._store.schemas}, **declared_views()}
+        known = {**dict.fromkeys(self._store.schemas, ""), **declared_views()}
         needed = set(known) if statement.lists_tables else set(statement.words) & set(known)
         frontier = set(needed)
         while frontier:
@@ -124,10 +123,10 @@ class Session:
 class Cursor:
     """Rows of one query, fetched as they are asked for. Close it, or use it in a ``with``."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, relation: duckdb.DuckDBPyRelation) -> None:
         self._connection = connection
-        described = connection.description or []
-        self.columns = Columns(tuple(str(d[0]) for d in described), tuple(str(d[1]) for d in described))
+        self._relation = relation
+        self.columns = Columns(tuple(relation.columns), tuple(str(kind) for kind in relation.types))
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """Rows as Python values, a batch at a time."""
@@ -139,7 +138,7 @@ class Cursor:
 
     def batches(self, rows: int = 2048) -> pa.RecordBatchReader:
         """Rows as Arrow record batches."""
-        return self._connection.to_arrow_reader(rows)
+        return self._relation.to_arrow_reader(rows)
 
     def arrow(self) -> pa.Table:
         """All rows as one Arrow table."""
@@ -174,7 +173,7 @@ def _table_view(schema: TableSchema, files: Sequence[str], named: frozenset[str]
     columns = [c for c in schema.columns if c.type != "tensor" or c.name in named]
     if files:
         shown = ", ".join(_quote(column.name) for column in columns)
-        rows = f"select {shown} from read_parquet([{', '.join(map(_literal, files))}])"
+        rows = f"select {shown} from read_parquet([{', '.join(map(_literal, files))}])"  # noqa: S608  quoted
     else:
         nulls = ", ".join(f"null::{_SQL_TYPES[column.type]} as {_quote(column.name)}" for column in columns)
         rows = f"select {nulls} where false"
@@ -196,7 +195,7 @@ def _words(text: str) -> set[str]:
 
 def _tensor(schemas: Mapping[str, TableSchema]) -> Any:
     """``tensor(map)``: stored bytes as a flat list of float, row-major; the dtype follows from the length."""
-    dtypes = {}
+    dtypes: dict[int, np.dtype[Any]] = {}
     for schema in schemas.values():
         if schema.feature and schema.tensor:
             dtypes[schema.feature.values * 2] = np.dtype("<f2")

@@ -1,0 +1,295 @@
+"""The Python API: what the command line does, as calls.
+
+import ferstore
+
+store = ferstore.open("ferstore-data")
+store.sql("select label, count(*) from images group by label").pandas()
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ferstore.errors import InputError
+from ferstore.progress import Progress
+from ferstore.query import similar
+from ferstore.query.diff import Diff, diff
+from ferstore.query.session import Columns, Session
+from ferstore.store.catalog import default_catalog_uri
+from ferstore.store.doctor import Finding, doctor
+from ferstore.store.rows import read_rows
+from ferstore.store.schema import MapDtype
+from ferstore.store.store import Store, init_store, open_store
+from ferstore.store.tags import create_tag
+from ferstore.store.verify import VerifyReport, verify
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ferstore.extract.request import ExtractReport, ExtractRequest
+    from ferstore.sources.ingest import IngestReport
+
+DEFAULT_STORE = "ferstore-data"
+
+
+def default_store_url() -> str:
+    """``FERSTORE_STORE``, else ``./ferstore-data``."""
+    return os.environ.get("FERSTORE_STORE") or DEFAULT_STORE
+
+
+def init(url: str | None = None, *, catalog: str | None = None, map_dtype: MapDtype | None = None) -> FeatureStore:
+    """Make a store, or open the one that is there. See `ferstore.store.store.init_store`."""
+    return FeatureStore(
+        init_store(url or default_store_url(), catalog=catalog or default_catalog_uri(), map_dtype=map_dtype)
+    )
+
+
+def open(url: str | None = None, *, catalog: str | None = None) -> FeatureStore:  # noqa: A001  as in ferstore.open
+    """Open a store. See `ferstore.store.store.open_store`."""
+    return FeatureStore(open_store(url or default_store_url(), catalog=catalog or default_catalog_uri()))
+
+
+@dataclass(frozen=True, slots=True)
+class TableInfo:
+    """One table as of now: rows, data files and their bytes in its newest snapshot."""
+
+    name: str
+    rows: int
+    files: int
+    nbytes: int
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """One snapshot of one table, and what made it."""
+
+    table: str
+    snapshot_id: int
+    committed_at: datetime
+    operation: str
+    command: str
+    run_id: str
+    extractor_id: str
+    added: int
+    removed: int
+    tags: tuple[str, ...]
+
+
+class Result:
+    """Rows of a query, read when first asked for."""
+
+    def __init__(self, session: Session, query: str) -> None:
+        self._cursor = session.execute(query)
+        self._table: pa.Table | None = None
+
+    @property
+    def columns(self) -> Columns:
+        """Names and DuckDB types."""
+        return self._cursor.columns
+
+    def arrow(self) -> pa.Table:
+        """All rows as an Arrow table."""
+        if self._table is None:
+            self._table = self._cursor.arrow()
+            self._cursor.close()
+        return self._table
+
+    def pandas(self) -> pd.DataFrame:
+        """All rows as a pandas frame; needs the extra ``ferstore[pandas]``."""
+        return self.arrow().to_pandas()
+
+    def numpy(self) -> dict[str, npt.NDArray[Any]]:
+        """All rows as one array a column; lists of one length become an array (rows, length)."""
+        arrays = {}
+        for name, column in zip(self.arrow().column_names, self.arrow().columns, strict=True):
+            lengths = pc.unique(pc.list_value_length(column)) if pa.types.is_list(column.type) else None
+            if lengths is not None and len(lengths) == 1 and lengths[0].is_valid and not column.null_count:
+                flat = np.asarray(pa.chunked_array([c.flatten() for c in column.chunks]))
+                arrays[name] = flat.reshape(len(column), lengths[0].as_py())
+            else:
+                arrays[name] = column.to_numpy()
+        return arrays
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """All rows as Python values."""
+        table = self.arrow()
+        return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+    def __repr__(self) -> str:
+        return f"<{len(self.arrow())} rows: {', '.join(self.columns.names)}>\n{self.arrow().slice(0, 10)}"
+
+
+class FeatureStore:
+    """An open store.
+
+    Args:
+        store: from `init` or `open`.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @property
+    def url(self) -> str:
+        """Its URL."""
+        return self.store.url
+
+    def __repr__(self) -> str:
+        filled = ", ".join(f"{t.name} {t.rows:,}" for t in self.tables() if t.rows)
+        return f"FeatureStore({self.url!r}: {filled or 'empty'})"
+
+    def sql(self, query: str, *, at: str | None = None) -> Result:
+        """Run one read-only query over the newest state, or the one at a tag, snapshot id or time.
+
+        Raises:
+            QueryError: see `ferstore.query.session.Session.execute`.
+        """
+        return Result(self.session(at), query)
+
+    def session(self, at: str | None = None) -> Session:
+        """Queries over one pinned state, however long they take and whatever is committed meanwhile."""
+        return Session(self.store, self.store.pin(at))
+
+    def ingest(
+        self,
+        kind: str,
+        url: str,
+        *,
+        name: str | None = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+        log: IO[bytes] | None = None,
+    ) -> IngestReport:
+        """Register a data set. See `ferstore.sources.ingest.ingest`."""
+        from ferstore.sources.ingest import ingest
+
+        return ingest(self.store, kind, url, name=name, dry_run=dry_run, progress=progress, log=log)
+
+    def extract(
+        self,
+        request: ExtractRequest,
+        *,
+        address: str | None = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> ExtractReport:
+        """Compute what is missing. See `ferstore.extract.run.extract`."""
+        from ferstore.extract.run import extract
+
+        return extract(self.store, request, address=address, dry_run=dry_run, progress=progress)
+
+    def similar(
+        self, image: str, *, k: int = 10, layer: str = "pool_3", extractor_id: str | None = None, at: str | None = None
+    ) -> list[similar.Neighbour]:
+        """Images nearest to a stored one (by image_id) or to an image file, which is computed first.
+
+        Raises:
+            InputError: neither an image of the store nor a file.
+            FetchError: the file cannot be read.
+            DecodeError: the file is no image.
+        """
+        pin = self.store.pin(at)
+        if _is_image_id(image):
+            vector, found = similar.stored_vector(self.store, pin, image, layer, extractor_id)
+            return similar.nearest(self.store, pin, vector, layer=layer, extractor_id=found, k=k, without=image)
+        from ferstore.extract.single import vector_of_file
+
+        schema = self.store.schemas.get(layer)
+        extractor = self._extractor(layer, extractor_id, at)
+        if schema is None or extractor is None:
+            raise InputError(
+                f"no {layer} features to compare with" + (f" by extractor {extractor_id}" if extractor_id else ""),
+                hint="compute them first: ferstore extract",
+            )
+        vector = vector_of_file(image, schema, extractor)
+        return similar.nearest(self.store, pin, vector, layer=layer, extractor_id=extractor["extractor_id"], k=k)
+
+    def _extractor(self, layer: str, extractor_id: str | None, at: str | None) -> dict[str, Any] | None:
+        pin = self.store.pin(at)
+        if layer not in self.store.schemas:
+            return None
+        used = read_rows(self.store, pin, layer, ["extractor_id", "extracted_at"]).sort_by(
+            [("extracted_at", "descending")]
+        )
+        wanted = extractor_id or (used["extractor_id"][0].as_py() if len(used) else None)
+        rows = read_rows(self.store, pin, "extractors", where=pc.field("extractor_id") == wanted).to_pylist()
+        return rows[0] if rows else None
+
+    def tables(self) -> list[TableInfo]:
+        """Every table with its size."""
+        pin = self.store.pin()
+        found = []
+        for name, schema in self.store.schemas.items():
+            snapshot = pin.tables[name].metadata.current_snapshot() if name in pin.tables else None
+            totals = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
+            rows, files, size = (
+                int(totals.get(f"total-{what}", 0)) for what in ("records", "data-files", "files-size")
+            )
+            found.append(TableInfo(name, rows, files, size, schema.description))
+        return found
+
+    def snapshots(self) -> list[SnapshotInfo]:
+        """Every kept snapshot, newest first."""
+        return list(self._snapshots())[::-1]
+
+    def _snapshots(self) -> Iterator[SnapshotInfo]:
+        pin = self.store.pin()
+        tags: dict[int, list[str]] = {}
+        for tag, targets in sorted(pin.tags().items()):
+            for snapshot_id in targets.values():
+                tags.setdefault(snapshot_id, []).append(tag)
+        for table, snapshot in pin.all_snapshots():
+            said = snapshot.summary.additional_properties if snapshot.summary else {}
+            yield SnapshotInfo(
+                table=table,
+                snapshot_id=snapshot.snapshot_id,
+                committed_at=datetime.fromtimestamp(snapshot.timestamp_ms / 1000, UTC),
+                operation=snapshot.summary.operation.value if snapshot.summary else "",
+                command=said.get("ferstore.command", ""),
+                run_id=said.get("ferstore.run-id", ""),
+                extractor_id=said.get("ferstore.extractor-id", ""),
+                added=int(said.get("added-records", 0)),
+                removed=int(said.get("deleted-records", 0)),
+                tags=tuple(tags.get(snapshot.snapshot_id, ())),
+            )
+
+    def tag(self, name: str, *, at: str | None = None) -> dict[str, int]:
+        """Name a state for ever. See `ferstore.store.tags.create_tag`."""
+        return create_tag(self.store, name, at)
+
+    def tags(self) -> dict[str, dict[str, int]]:
+        """Snapshot of each table, by tag and table."""
+        return self.store.pin().tags()
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Rows of ``runs``, newest first."""
+        rows = read_rows(self.store, self.store.pin(), "runs").sort_by([("started_at", "descending")])
+        found: list[dict[str, Any]] = rows.to_pylist()
+        return found
+
+    def diff(self, first: str, second: str) -> Diff:
+        """What changed between two tags, snapshots or times."""
+        pin = self.store.pin()
+        return diff(self.store, pin.resolve(first), pin.resolve(second))
+
+    def verify(self, progress: Progress | None = None) -> VerifyReport:
+        """Read every live file back. See `ferstore.store.verify.verify`."""
+        return verify(self.store, progress)
+
+    def doctor(self) -> list[Finding]:
+        """Check the store. See `ferstore.store.doctor.doctor`."""
+        return doctor(self.store)
+
+
+def _is_image_id(text: str) -> bool:
+    return len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)

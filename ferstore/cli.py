@@ -1,0 +1,423 @@
+"""The command line: parse, call the API, print, exit. No logic lives here."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import traceback
+from contextlib import ExitStack
+from enum import Enum
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ferstore.errors import FerstoreError, InputError
+
+if TYPE_CHECKING:
+    from ferstore.api import FeatureStore
+
+DONE, FAILED, BAD_INPUT, SOME_QUARANTINED = 0, 1, 2, 3
+
+app = typer.Typer(
+    name="ferstore",
+    help="A distributed feature store for image features: Ray computes them, Iceberg keeps them, DuckDB queries them.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_FILL = "Fill a store"
+_ASK = "Ask it"
+_KEEP = "Keep it"
+
+
+class _Globals:
+    """Options before the command (also accepted after it)."""
+
+    store: str | None = None
+    catalog: str | None = None
+    debug: bool = False
+
+
+class OutputFormat(str, Enum):
+    """How rows are printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+class Precision(str, Enum):
+    """Arithmetic of the network."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Maps(str, Enum):
+    """How maps are stored."""
+
+    float16 = "float16"
+    float32 = "float32"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")]
+At = Annotated[str | None, typer.Option("--at", help="A tag, snapshot id or ISO time; the newest state otherwise.")]
+
+
+@app.callback()
+def _globals(
+    store: Annotated[
+        str | None, typer.Option("--store", help="Folder or fsspec URL [FERSTORE_STORE, else ./ferstore-data].")
+    ] = None,
+    catalog: Annotated[
+        str | None, typer.Option("--catalog", help="postgresql:// or REST http(s):// URI [FERSTORE_CATALOG].")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    _Globals.store, _Globals.catalog, _Globals.debug = store, catalog, debug
+    if version:
+        from importlib.metadata import version as installed
+
+        sys.stdout.write(f"ferstore {installed('ferstore')}\n")
+        raise typer.Exit(DONE)
+
+
+@app.command(rich_help_panel=_FILL)
+def init(
+    maps: Annotated[Maps | None, typer.Option(help="How maps are stored; float32 is the paper's.")] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Make the store. Example: ferstore --store /data/faces init"""
+    from ferstore import api, terminal
+
+    if dry_run:
+        url = _Globals.store or api.default_store_url()
+        terminal.say(f"would make a store at {url}")
+        return
+    store = api.init(_Globals.store, catalog=_Globals.catalog, map_dtype=maps.value if maps else None)
+    if as_json:
+        terminal.print_json({"store": store.url, "map_dtype": store.store.map_dtype})
+    else:
+        terminal.say(f"store at {store.url}, maps stored as {store.store.map_dtype}")
+
+
+@app.command(rich_help_panel=_FILL)
+def ingest(
+    kind: Annotated[str, typer.Argument(metavar="ferplus|ckplus|jaffe|folder", help="The data set's kind.")],
+    url: Annotated[str, typer.Argument(help="Folder, zip or tar archive, or (folder) CSV or Parquet table.")],
+    name: Annotated[str | None, typer.Option(help="Its name in the store.", metavar="DATASET")] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Register images and labels. Example: ferstore ingest folder ./faces --name mine"""
+    from ferstore import rendering, terminal
+
+    store = _open()
+    with terminal.TerminalProgress() as progress, ExitStack() as stack:
+        log = _decoder_log(store, stack)
+        report = store.ingest(kind, url, name=name, dry_run=dry_run, progress=progress, log=log)
+    terminal.print_json(report) if as_json else rendering.show_ingest(report, dry_run=dry_run)
+    raise typer.Exit(SOME_QUARANTINED if report.quarantined else DONE)
+
+
+@app.command(rich_help_panel=_FILL)
+def extract(
+    dataset: Annotated[str | None, typer.Option(help="One data set; all images otherwise.")] = None,
+    layers: Annotated[str, typer.Option(help="Feature tables to fill, with commas between.")] = "pool_3,mixed_10",
+    weights: Annotated[str, typer.Option(help="imagenet, random, or a path or URL.")] = "imagenet",
+    weights_sha256: Annotated[str | None, typer.Option(help="Digest the weights file must have.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
+    precision: Annotated[Precision, typer.Option(help="Arithmetic of the network.")] = Precision.float32,
+    batch_size: Annotated[int, typer.Option(help="Images a pass of the network.")] = 32,
+    actors: Annotated[str, typer.Option(help="Number of actors, or auto to fill the cluster.")] = "auto",
+    gpus_per_actor: Annotated[float, typer.Option(help="Share of a GPU each actor takes; 0 runs on CPUs.")] = 0.0,
+    views: Annotated[str, typer.Option(help="identity, hflip (mirrored), or both with a comma.")] = "identity",
+    limit: Annotated[int | None, typer.Option(help="Compute at most so many image views.")] = None,
+    retry_quarantined: Annotated[bool, typer.Option("--retry-quarantined", help="Try failed images again.")] = False,
+    address: Annotated[str | None, typer.Option(help="Ray cluster; this machine otherwise.")] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Compute the features that are missing, and only those. Example: ferstore extract --dataset mine"""
+    from ferstore import rendering, terminal
+    from ferstore.extract.request import ExtractRequest
+
+    request = ExtractRequest(
+        dataset=dataset,
+        layers=_names(layers),
+        weights=weights,
+        weights_sha256=weights_sha256,
+        seed=seed,
+        precision=precision.value,
+        batch_size=batch_size,
+        actors=_actors(actors),
+        gpus_per_actor=gpus_per_actor,
+        views=_names(views),
+        limit=limit,
+        retry_quarantined=retry_quarantined,
+    )
+    request.check()
+    store = _open()
+    with terminal.TerminalProgress() as progress:
+        report = store.extract(request, address=address, dry_run=dry_run, progress=progress)
+    if as_json:
+        terminal.print_json({**terminal.jsonable(report), "extractor_id": report.extractor.extractor_id})
+    else:
+        rendering.show_extract(report, store, dry_run=dry_run)
+    raise typer.Exit(SOME_QUARANTINED if report.in_quarantine and not dry_run else DONE)
+
+
+@app.command(rich_help_panel=_ASK)
+def sql(
+    query: Annotated[str, typer.Argument(help="One SELECT over tables and views.")],
+    at: At = None,
+    format: Annotated[OutputFormat, typer.Option(help="How rows are printed.")] = OutputFormat.table,  # noqa: A002
+    output: Annotated[Path | None, typer.Option(help="Write to a file instead of stdout.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Read-only SQL. Example: ferstore sql "select label, count(*) from images group by label" """
+    from ferstore import rendering
+
+    rendering.show_query(_open(), query, at=at, kind=format.value, output=output, as_json=as_json)
+
+
+@app.command(rich_help_panel=_ASK)
+def similar(
+    image: Annotated[str, typer.Argument(help="An image_id of the store, or an image file.")],
+    k: Annotated[int, typer.Option("-k", help="How many neighbours.")] = 10,
+    layer: Annotated[str, typer.Option(help="A table of vectors.")] = "pool_3",
+    extractor: Annotated[
+        str | None, typer.Option(help="Compare this extractor's features; the newest otherwise.")
+    ] = None,
+    at: At = None,
+    as_json: Json = False,
+) -> None:
+    """Nearest images by cosine. Example: ferstore similar face.png -k 5"""
+    from ferstore import rendering, terminal
+
+    store = _open()
+    rendering.warn_random(store, at, {layer})
+    found = store.similar(image, k=k, layer=layer, extractor_id=extractor, at=at)
+    if as_json:
+        terminal.print_json({"image": image, "layer": layer, "neighbours": found})
+    else:
+        rows = [(n.image_id, f"{n.similarity:.4f}", n.dataset, n.item_id, n.label) for n in found]
+        terminal.print_table(["image_id", "similarity", "dataset", "item_id", "label"], rows, numbers=["similarity"])
+
+
+@app.command(rich_help_panel=_ASK)
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="A tag, snapshot id or time.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="A tag, snapshot id or time.")],
+    as_json: Json = False,
+) -> None:
+    """What changed between two states. Example: ferstore diff before after"""
+    from ferstore import rendering, terminal
+
+    found = _open().diff(first, second)
+    terminal.print_json(found) if as_json else rendering.show_diff(found)
+
+
+@app.command(rich_help_panel=_ASK)
+def tables(as_json: Json = False) -> None:
+    """Tables with their rows and sizes. Example: ferstore tables"""
+    from ferstore import rendering, terminal
+
+    store = _open()
+    found = store.tables()
+    terminal.print_json({"store": store.url, "tables": found}) if as_json else rendering.show_tables(found)
+
+
+@app.command(rich_help_panel=_ASK)
+def snapshots(
+    table: Annotated[str | None, typer.Option(help="Of one table.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Every commit, newest first, with what made it. Example: ferstore snapshots --table images"""
+    from ferstore import rendering, terminal
+
+    found = [s for s in _open().snapshots() if table in (None, s.table)]
+    terminal.print_json({"snapshots": found}) if as_json else rendering.show_snapshots(found)
+
+
+@app.command(rich_help_panel=_ASK)
+def runs(as_json: Json = False) -> None:
+    """Commands that changed the store, newest first. Example: ferstore runs"""
+    from ferstore import rendering, terminal
+
+    found = _open().runs()
+    terminal.print_json({"runs": found}) if as_json else rendering.show_runs(found)
+
+
+@app.command(rich_help_panel=_KEEP)
+def tag(
+    name: Annotated[str | None, typer.Argument(help="The tag to make; tags are listed without one.")] = None,
+    at: At = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Name a state of all tables for ever. Example: ferstore tag first"""
+    from ferstore import rendering, terminal
+
+    store = _open()
+    if name is None or dry_run:
+        tags = store.tags()
+        if name is not None and name not in tags:
+            terminal.tell(f"would tag {name}")
+        terminal.print_json({"tags": tags}) if as_json else rendering.show_tags(tags)
+        return
+    made = store.tag(name, at=at)
+    if as_json:
+        terminal.print_json({"tag": name, "snapshots": made})
+    else:
+        terminal.say(f"tagged {name}: {len(made)} tables")
+
+
+@app.command(rich_help_panel=_KEEP)
+def verify(as_json: Json = False) -> None:
+    """Read every live file back against its digest. Example: ferstore verify"""
+    from ferstore import rendering, terminal
+
+    with terminal.TerminalProgress() as progress:
+        report = _open().verify(progress)
+    terminal.print_json({**terminal.jsonable(report), "sound": report.sound}) if as_json else rendering.show_verify(
+        report
+    )
+    raise typer.Exit(DONE if report.sound else FAILED)
+
+
+@app.command(rich_help_panel=_KEEP)
+def doctor(as_json: Json = False) -> None:
+    """Is the store sound, atomic and reachable; what is left over. Example: ferstore doctor"""
+    from ferstore import terminal
+
+    findings = _open().doctor()
+    if as_json:
+        terminal.print_json({"findings": findings})
+    else:
+        terminal.print_table(["state", "check", "detail"], [(f.state, f.check, f.detail) for f in findings])
+    raise typer.Exit(FAILED if any(finding.state == "fail" for finding in findings) else DONE)
+
+
+def _open() -> FeatureStore:
+    from ferstore import api
+
+    store = api.open(_Globals.store, catalog=_Globals.catalog)
+    _log_to(store)
+    return store
+
+
+def _log_folder(store: FeatureStore) -> Path | None:
+    from ferstore.store.files import local_path
+
+    folder = local_path(store.url)
+    return folder / "log" if folder else None
+
+
+def _log_to(store: FeatureStore) -> None:
+    """Libraries' warnings go to a file in a local store, never between the lines of a result."""
+    folder = _log_folder(store)
+    handler: logging.Handler = logging.NullHandler()
+    if folder:
+        try:
+            folder.mkdir(exist_ok=True)
+            handler = RotatingFileHandler(folder / "ferstore.log", maxBytes=5 << 20, backupCount=2, delay=True)
+        except OSError:
+            pass  # a store that can only be read can still be queried
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+
+
+def _decoder_log(store: FeatureStore, stack: ExitStack) -> IO[bytes] | None:
+    folder = _log_folder(store)
+    return stack.enter_context((folder / "decoders.log").open("ab")) if folder and folder.is_dir() else None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _actors(text: str) -> int | None:
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"--actors {text!r}", allowed="auto, or a number from 1") from None
+
+
+_HOISTED = {"--store": 1, "--catalog": 1, "--debug": 0}
+
+
+def _hoist(arguments: list[str]) -> list[str]:
+    """Move the global options before the command, so that they may also come after it."""
+    front: list[str] = []
+    rest: list[str] = []
+    left = list(arguments)
+    while left:
+        word = left.pop(0)
+        name, given, _ = word.partition("=")
+        if word == "--":
+            rest += [word, *left]
+            break
+        if name in _HOISTED:
+            take = 0 if given else _HOISTED[name]
+            front += [word, *left[:take]]
+            del left[:take]
+        else:
+            rest.append(word)
+    return front + rest
+
+
+def _stop(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+# Typer keeps Click's exceptions private; this one covers unknown commands, options and missing arguments.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    signal.signal(signal.SIGTERM, _stop)
+    logging.basicConfig(level=logging.ERROR, handlers=[logging.NullHandler()])
+    given = _hoist(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(given, prog_name="ferstore", standalone_mode=False)
+    except _UsageError as error:
+        code = _fail(BAD_INPUT, f"{error.format_message()} see: ferstore --help")  # type: ignore[attr-defined]
+    except FerstoreError as error:
+        code = _fail(error.exit_code, str(error))
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader, such as head, has seen enough
+        code = DONE
+    except OSError as error:
+        code = _fail(FAILED, f"{error}; mend the cause and run the same command again")
+    except Exception as error:
+        code = _fail(FAILED, f"unexpected {type(error).__name__}: {error}; run again with --debug and report it")
+    if code == 130:  # Typer's code for Ctrl-C
+        code = _fail(FAILED, "stopped; what was finished is kept, and the same command continues")
+    sys.exit(code)
+
+
+def _fail(code: int, text: str) -> int:
+    if _Globals.debug or "--debug" in sys.argv:
+        traceback.print_exc()
+    line = " ".join(text.split())
+    sys.stderr.write(f"ferstore: {line}\n")
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Commits of finished shards: in groups, each image view once whoever else is committing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ferstore.extract.identity import Extractor
+from ferstore.extract.plan import WorkItem
+from ferstore.extract.worker import Failure, ShardResult
+from ferstore.store.commit import Change, transact
+from ferstore.store.files import StoredFile, write_data_file
+from ferstore.store.pin import Pin
+from ferstore.store.rows import read_file, read_rows, replace_rows
+from ferstore.store.runs import Run
+from ferstore.store.store import Store
+from ferstore.store.writer import encode
+
+Key = tuple[str, str]
+"""(image_id, view)"""
+
+_GROUP = 8  # shards
+_PATIENCE = 10.0  # seconds a finished shard waits at most
+
+
+@dataclass(slots=True)
+class Counts:
+    """Image views of this run so far."""
+
+    computed: int = 0
+    landed_elsewhere: int = 0
+    quarantined: int = 0
+
+    def asdict(self) -> dict[str, int]:
+        """For a snapshot's summary."""
+        return {
+            "computed": self.computed,
+            "landed_elsewhere": self.landed_elsewhere,
+            "quarantined": self.quarantined,
+        }
+
+
+@dataclass(slots=True)
+class Committer:
+    """Collects finished shards and commits them; the only writer of features in this process.
+
+    Attributes:
+        base: the state the plan was made on. Keys committed before it are in no shard; what came after is looked at
+            in each commit.
+    """
+
+    store: Store
+    run: Run
+    extractor: Extractor
+    base: Pin
+    counts: Counts = field(default_factory=Counts)
+    _pending: list[ShardResult] = field(default_factory=list)
+    _since: float = field(default_factory=time.monotonic)
+    _known: dict[str, set[str]] = field(default_factory=dict)
+    _foreign: dict[str, set[Key]] = field(default_factory=dict)
+
+    def add(self, result: ShardResult) -> None:
+        """Take a finished shard; commit when a group is full or has waited long enough."""
+        self._pending.append(result)
+        if len(self._pending) >= _GROUP or time.monotonic() - self._since > _PATIENCE:
+            self.flush()
+
+    def landed(self, item: WorkItem, layers: Sequence[str]) -> bool:
+        """Whether another job has committed this item in all layers, as of the last commit."""
+        return all((item.image_id, item.view) in self._foreign.get(layer, ()) for layer in layers)
+
+    def flush(self) -> None:
+        """Commit what is there: features, quarantine and the extractor's row at once, or nothing.
+
+        Raises:
+            ConflictError: others kept getting there first.
+        """
+        results, self._pending = self._pending, []
+        self._since = time.monotonic()
+        if not results:
+            return
+        planned = Counts()
+
+        def plan(pin: Pin) -> list[Change]:
+            nonlocal planned
+            planned = Counts()
+            changes, kept, lost = self._features(pin, results)
+            failures = [failure for result in results for failure in result.failures]
+            planned.computed, planned.landed_elsewhere, planned.quarantined = len(kept), len(lost), len(failures)
+            if changes or failures:
+                changes += self._extractor_row(pin)
+            return [*changes, *self._quarantine(pin, failures, kept)]
+
+        counts = sum(len(result.done) for result in results), sum(len(result.failures) for result in results)
+        transact(self.store, plan, self.run.summary({"computed": counts[0], "quarantined": counts[1]}))
+        self.counts.computed += planned.computed
+        self.counts.landed_elsewhere += planned.landed_elsewhere
+        self.counts.quarantined += planned.quarantined
+        for result in results:
+            for layer, file in zip(result.layers, result.files, strict=False):
+                if layer in self._known:
+                    self._known[layer].add(file.url)
+
+    def _features(self, pin: Pin, results: Sequence[ShardResult]) -> tuple[list[Change], set[Key], set[Key]]:
+        """Files to add, less what others have committed since the plan; the keys that stay, and those that go."""
+        kept: set[Key] = set()
+        every: set[Key] = set()
+        added: dict[str, list[StoredFile]] = {}
+        own = {file.url for result in results for file in result.files}
+        for result in results:
+            keys = [(item.image_id, item.view) for item in result.done]
+            every.update(keys)
+            for layer, file in zip(result.layers, result.files, strict=False):
+                foreign, live = self._others(pin, layer, own)
+                if file.url in live:  # an earlier attempt landed, and only its answer was lost
+                    kept.update(keys)
+                    continue
+                mine = [key not in foreign for key in keys]
+                kept.update(key for key, stays in zip(keys, mine, strict=True) if stays)
+                if all(mine):
+                    added.setdefault(layer, []).append(file)
+                elif any(mine):
+                    added.setdefault(layer, []).append(self._rewrite(layer, file, mine))
+        return [Change(layer, tuple(files)) for layer, files in added.items()], kept, every - kept
+
+    def _others(self, pin: Pin, layer: str, own: set[str]) -> tuple[set[Key], set[str]]:
+        """Keys committed to a layer since the plan by anyone else, each new file read once; and its files now."""
+        foreign = self._foreign.setdefault(layer, set())
+        if pin.snapshots[layer] == self.base.snapshots[layer]:
+            return foreign, set()
+        if layer not in self._known:
+            self._known[layer] = {data_file.file_path for data_file in self.base.data_files(layer)}
+        live = {data_file.file_path for data_file in pin.data_files(layer)}
+        for url in live - self._known[layer] - own:
+            rows = read_file(url, ["image_id", "extractor_id", "view"])
+            ours = rows.filter(pc.equal(rows["extractor_id"], self.extractor.extractor_id))
+            foreign.update(zip(ours["image_id"].to_pylist(), ours["view"].to_pylist(), strict=True))
+            self._known[layer].add(url)
+        return foreign, live
+
+    def _rewrite(self, layer: str, file: StoredFile, mine: Sequence[bool]) -> StoredFile:
+        schema = self.store.schemas[layer]
+        rows = read_file(file.url).cast(schema.arrow()).filter(pa.array(mine))
+        return write_data_file(self.store.data_folder(layer), self.run.run_id, encode(schema, rows), len(rows))
+
+    def _extractor_row(self, pin: Pin) -> list[Change]:
+        wanted = self.extractor.extractor_id
+        if wanted in read_rows(self.store, pin, "extractors", ["extractor_id"])["extractor_id"].to_pylist():
+            return []
+        row = {name: getattr(self.extractor, name) for name in _EXTRACTOR_COLUMNS}
+        rows = pa.Table.from_pylist(
+            [{**row, "created_at": datetime.now(UTC)}], schema=self.store.schemas["extractors"].arrow()
+        )
+        return [replace_rows(self.store, pin, "extractors", rows)]
+
+    def _quarantine(self, pin: Pin, failures: Sequence[Failure], kept: set[Key]) -> list[Change]:
+        """Rows for the items that failed; those that succeeded at last leave."""
+        schema = self.store.schemas["quarantine"]
+        before = self._held(pin)
+        now = datetime.now(UTC)
+        rows = []
+        for failure in failures:
+            item = failure.item
+            earlier = before.get((item.image_id, item.view))
+            rows.append(
+                {
+                    "stage": "extract",
+                    "dataset": item.dataset,
+                    "item": item.item_id,
+                    "image_id": item.image_id,
+                    "source_url": item.urls[0] if item.urls else None,
+                    "extractor_id": self.extractor.extractor_id,
+                    "view": item.view,
+                    "error": failure.error,
+                    "attempts": (earlier["attempts"] if earlier else 0) + 1,
+                    "first_seen": earlier["first_seen"] if earlier else now,
+                    "run_id": self.run.run_id,
+                }
+            )
+        healed = [row for key, row in before.items() if key in kept or any(_is(row, f) for f in failures)]
+        if not rows and not healed:
+            return []
+        table = pa.Table.from_pylist(rows, schema=schema.arrow())
+        removed = pa.Table.from_pylist(healed, schema=schema.arrow()).select(list(schema.key))
+        return [replace_rows(self.store, pin, "quarantine", table, removed)]
+
+    def _held(self, pin: Pin) -> Mapping[Key, dict[str, object]]:
+        where = (pc.field("stage") == "extract") & (pc.field("extractor_id") == self.extractor.extractor_id)
+        rows = read_rows(self.store, pin, "quarantine", where=where).to_pylist()
+        return {(row["image_id"], row["view"]): row for row in rows}
+
+
+def _is(row: Mapping[str, object], failure: Failure) -> bool:
+    return (row["image_id"], row["view"]) == (failure.item.image_id, failure.item.view)
+
+
+_EXTRACTOR_COLUMNS = (
+    "extractor_id",
+    "weights",
+    "weights_kind",
+    "weights_sha256",
+    "seed",
+    "variant",
+    "preprocessing",
+    "precision",
+    "map_dtype",
+)

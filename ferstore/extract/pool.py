@@ -1,0 +1,195 @@
+"""A bounded pool of Ray actors that work through shards and survive what kills them."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from ferstore.errors import ExtractError, FerstoreError
+from ferstore.extract.decide import Decision, Quarantine, Requeue, Stop, after_death, after_failure, deaths_to_stop
+from ferstore.extract.plan import Shard
+from ferstore.extract.worker import Failure, ShardResult
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT = 2
+"""Shards an actor holds: one in the network while the next decodes."""
+
+
+class Worker(Protocol):
+    """What an actor runs: `ferstore.extract.worker.ShardWorker`, or a stub in a test."""
+
+    def run(self, shard: Shard) -> ShardResult:
+        """Compute one shard."""
+        ...
+
+
+class _Host:
+    """The actor: builds its worker from a factory where it runs, so that nothing heavy is sent."""
+
+    def __init__(self, factory: Callable[[Any], Worker], shared: object) -> None:
+        self._worker = factory(shared)
+
+    def node(self) -> str:
+        return str(ray.get_runtime_context().get_node_id())
+
+    def run(self, shard: Shard) -> ShardResult:
+        return self._worker.run(shard)
+
+
+@dataclass(slots=True, eq=False)
+class _Actor:
+    handle: Any
+    ready: Any  # reference to its node id, which comes when it is built
+    node: str | None = None
+    in_flight: dict[Any, Shard] = field(default_factory=dict)
+
+    @property
+    def exclusive(self) -> bool:
+        return any(shard.alone for shard in self.in_flight.values())
+
+
+class Pool:
+    """Runs shards on actors and yields what became of them, in no order.
+
+    Args:
+        factory: makes a worker inside an actor, from the shared object.
+        shared: sent once a node, not once an actor: the weights.
+        actors: how many.
+        cpus: logical CPUs each takes.
+        gpus: GPUs each takes, fractions too.
+        largest_shard: most items of a shard; bounds the deaths taken in a row.
+    """
+
+    def __init__(
+        self,
+        factory: Callable[[Any], Worker],
+        shared: object,
+        *,
+        actors: int,
+        cpus: float,
+        gpus: float,
+        largest_shard: int,
+    ) -> None:
+        self._factory = ray.put(factory)
+        self._shared = ray.put(shared)
+        self._options = {
+            "num_cpus": cpus,
+            "num_gpus": gpus,
+            "max_concurrency": IN_FLIGHT + 1,
+            "max_restarts": 0,  # a new actor is this pool's decision, and retries are bounded by it
+            "max_task_retries": 0,
+            "scheduling_strategy": "SPREAD",
+        }
+        self._size = actors
+        self._deaths_to_stop = deaths_to_stop(largest_shard)
+        self._deaths = 0
+        self._actors: list[_Actor] = []
+
+    def run(self, shards: Iterator[Shard]) -> Iterator[ShardResult]:
+        """Work through all shards. Shards are taken from the iterator only when an actor is free for them.
+
+        Raises:
+            ExtractError: actors cannot be built, die whatever they work on, or the store cannot be written.
+        """
+        again: deque[Shard] = deque()
+        more = True
+        try:
+            while True:
+                while len(self._actors) < self._size:
+                    self._actors.append(self._start())
+                for actor in self._actors:
+                    more = self._fill(actor, shards, again) if more or again else more
+                if not more and not again and not any(actor.in_flight for actor in self._actors):
+                    return
+                yield from self._step(again)
+        finally:
+            for actor in self._actors:
+                ray.kill(actor.handle)
+            self._actors.clear()
+
+    def _start(self) -> _Actor:
+        handle = ray.remote(_Host).options(**self._options).remote(self._factory, self._shared)
+        return _Actor(handle, handle.node.remote())
+
+    def _fill(self, actor: _Actor, shards: Iterator[Shard], again: deque[Shard]) -> bool:
+        """Give an actor work up to its depth; False when the iterator has ended."""
+        while len(actor.in_flight) < IN_FLIGHT and not actor.exclusive:
+            if again and not (again[0].alone and actor.in_flight):
+                shard = again.popleft()
+            else:
+                if again and again[0].alone:  # it waits for this actor, or another, to be empty
+                    return True
+                fresh = next(shards, None)
+                if fresh is None:
+                    return False
+                shard = fresh
+            actor.in_flight[actor.handle.run.remote(shard)] = shard
+        return True
+
+    def _step(self, again: deque[Shard]) -> Iterator[ShardResult]:
+        """Wait for one event and act on it."""
+        waiting = {reference: actor for actor in self._actors for reference in actor.in_flight}
+        waiting |= {actor.ready: actor for actor in self._actors if actor.node is None}
+        finished, _ = ray.wait(list(waiting), num_returns=1, timeout=1.0)
+        for reference in finished:
+            actor = waiting[reference]
+            try:
+                value = ray.get(reference)
+            except RayActorError as error:
+                yield from self._apply(self._bury(actor, error), again)
+                return
+            except RayTaskError as error:
+                if isinstance(error.cause, FerstoreError):
+                    raise error.cause from error
+                shard = actor.in_flight.pop(reference)
+                yield from self._apply((after_failure(shard, f"{type(error.cause).__name__}: {error.cause}"),), again)
+                continue
+            except RayError as error:
+                raise ExtractError(
+                    f"Ray: {type(error).__name__}: {error}", hint="run the same command again"
+                ) from error
+            if reference == actor.ready:
+                actor.node = value
+            else:
+                del actor.in_flight[reference]
+                self._deaths = 0
+                yield value
+
+    def _bury(self, actor: _Actor, error: RayActorError) -> tuple[Decision, ...]:
+        """Take a dead actor out and decide about its shards."""
+        self._actors.remove(actor)
+        if isinstance(error.__cause__, FerstoreError):
+            raise error.__cause__
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        node_alive = actor.node is None or actor.node in alive
+        self._deaths += node_alive
+        log.warning("an actor died with %d shards in it: %s", len(actor.in_flight), str(error).splitlines()[0])
+        if self._deaths >= self._deaths_to_stop or (actor.node is None and self._deaths > IN_FLIGHT):
+            raise ExtractError(
+                f"{self._deaths} actors died in a row, with no shard done between them; the last: {_reason(error)}",
+                hint="too little memory is the usual cause: try --actors 1; Ray's logs are in /tmp/ray/session_latest/logs",
+            ) from error
+        return after_death(tuple(actor.in_flight.values()), node_alive=node_alive)
+
+    def _apply(self, decisions: tuple[Decision, ...], again: deque[Shard]) -> Iterator[ShardResult]:
+        for decision in decisions:
+            match decision:
+                case Requeue(shard):
+                    again.append(shard)
+                case Quarantine(item, error):
+                    self._deaths = 0
+                    yield ShardResult((), (), (), (Failure(item, error),), 0.0)
+                case Stop(error):
+                    raise ExtractError(error, hint="mend the cause and run the same command again; nothing is lost")
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,296 @@
+"""``ferstore extract``: plan what is missing, compute it on a pool of actors, commit in groups, check the account."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ferstore.cluster import Resources, cluster
+from ferstore.errors import ExtractError, InputError
+from ferstore.extract.committer import Committer
+from ferstore.extract.identity import Extractor
+from ferstore.extract.layer import Layer
+from ferstore.extract.plan import Plan, Shard, actor_count, plan_missing, select_images, shard_size
+from ferstore.extract.request import ExtractReport, ExtractRequest
+from ferstore.extract.weights import Weights, resolve
+from ferstore.extract.worker import NetworkCall, ShardWorker, Target
+from ferstore.image.decode import PREPROCESSING
+from ferstore.progress import Progress, Silent
+from ferstore.store.pin import Pin
+from ferstore.store.rows import read_rows
+from ferstore.store.runs import new_run, record_run
+from ferstore.store.store import Store
+
+VARIANT = "keras.applications.InceptionV3"
+_LARGEST_SHARD = {"cpu": 256, "gpu": 1024}  # images: tens of seconds of work at most, tens of MiB of file
+
+NetworkFactory = Callable[[], NetworkCall]
+"""Builds a network inside an actor: a test's stand-in for Inception v3."""
+
+
+def extract(
+    store: Store,
+    request: ExtractRequest,
+    *,
+    address: str | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    network: NetworkFactory | None = None,
+    cpus: int | None = None,
+) -> ExtractReport:
+    """Compute the features that are missing, and only those.
+
+    Args:
+        store: where images are listed and features go.
+        request: what to compute.
+        address: Ray cluster; None is this machine.
+        dry_run: plan only; start nothing, write nothing.
+        progress: told of every shard.
+        network: another network than Inception v3.
+        cpus: logical CPUs of a cluster started here.
+
+    Raises:
+        InputError: the request cannot work; nothing was changed.
+        ConflictError: other writers kept getting there first.
+        ExtractError: the pool could not go on; what was committed stays, and the same command continues.
+    """
+    progress = progress or Silent()
+    request.check()
+    job = _prepare(store, request)
+    if dry_run or not job.plan.todo:
+        size = job.shard_size(request.actors or 1)
+        return job.report(shards=job.plan.shard_count(size), actors=request.actors or 0)
+    weights = job.weights.load() if network is None else None
+    with cluster(address, cpus=cpus) as resources:
+        return _compute(job, resources, network, weights, progress)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A request with everything that follows from the pinned state."""
+
+    store: Store
+    request: ExtractRequest
+    pin: Pin
+    weights: Weights
+    extractor: Extractor
+    wanted: pa.Table
+    plan: Plan
+
+    def shard_size(self, actors: int) -> int:
+        largest = _LARGEST_SHARD["gpu" if self.request.gpus_per_actor else "cpu"]
+        return shard_size(self.plan.todo, actors, self.request.batch_size, largest)
+
+    def report(self, **figures: Any) -> ExtractReport:
+        sizes = {name: feature.nbytes for name, s in self.store.schemas.items() if (feature := s.feature)}
+        base: dict[str, Any] = {
+            "extractor": self.extractor,
+            "layers": self.request.layers,
+            "images": len(self.wanted) // len(self.request.views),
+            "wanted": self.plan.wanted,
+            "present": self.plan.present,
+            "computed": 0,
+            "landed_elsewhere": 0,
+            "quarantined": 0,
+            "held": self.plan.quarantined,
+            "beyond_limit": self.plan.beyond_limit,
+            "nbytes": sum(len(rows) * sizes[layer] for layers, rows in self.plan.groups for layer in layers),
+            "run_id": None,
+            "seconds": 0.0,
+        }
+        return ExtractReport(**{**base, **figures})
+
+
+def _prepare(store: Store, request: ExtractRequest) -> _Job:
+    pin = store.pin()
+    images = _images(store, pin, request.dataset)
+    weights = resolve(request.weights, sha256=request.weights_sha256, seed=request.seed)
+    extractor = Extractor(
+        weights=weights.url or weights.name,  # absolute, so that it is found again from another folder
+        weights_kind=weights.kind,
+        weights_sha256=weights.sha256,
+        seed=weights.seed,
+        variant=VARIANT,
+        preprocessing=PREPROCESSING,
+        precision=request.precision,
+        map_dtype=store.map_dtype,
+    )
+    wanted = select_images(images, request.views)
+    return _Job(store, request, pin, weights, extractor, wanted, _plan(store, request, pin, extractor, wanted))
+
+
+def _plan(store: Store, request: ExtractRequest, pin: Pin, extractor: Extractor, wanted: pa.Table) -> Plan:
+    own = pc.field("extractor_id") == extractor.extractor_id
+    done = {layer: read_rows(store, pin, layer, ["image_id", "view"], own) for layer in request.layers}
+    failed = read_rows(store, pin, "quarantine", ["image_id", "view"], own & (pc.field("stage") == "extract"))
+    held = failed.slice(0, 0) if request.retry_quarantined else failed
+    return plan_missing(wanted, done, held, limit=request.limit)
+
+
+def _images(store: Store, pin: Pin, dataset: str | None) -> pa.Table:
+    """Rows of ``images`` to work on.
+
+    Raises:
+        InputError: there is no such data set; the message names those there are.
+    """
+    columns = ["image_id", "source_url", "dataset", "item_id"]
+    where = pc.field("dataset") == dataset if dataset is not None else None
+    images = read_rows(store, pin, "images", columns, where)
+    if dataset is not None and not len(images):
+        known = sorted(set(read_rows(store, pin, "images", ["dataset"])["dataset"].to_pylist()))
+        raise InputError(
+            f"no data set {dataset!r} in this store",
+            allowed=", ".join(known) or "none yet",
+            hint="" if known else "ingest one first: ferstore ingest --help",
+        )
+    return images
+
+
+def _compute(
+    job: _Job, resources: Resources, network: NetworkFactory | None, weights: Any, progress: Progress
+) -> ExtractReport:
+    from ferstore.extract.pool import Pool
+
+    request, store = job.request, job.store
+    actors, cpus = _actors(job, resources)
+    size = job.shard_size(actors)
+    run = new_run("extract", asdict(request), dataset=request.dataset, extractor_id=job.extractor.extractor_id)
+    committer = Committer(store, run, job.extractor, job.pin)
+    settings = _WorkerSettings(
+        targets={layer: Target(store.schemas[layer], store.data_folder(layer)) for layer in request.layers},
+        extractor_id=job.extractor.extractor_id,
+        run_id=run.run_id,
+        request=request,
+        threads=cpus,
+    )
+    pool = Pool(
+        partial(_build_worker, settings, network),
+        weights,
+        actors=actors,
+        cpus=cpus,
+        gpus=request.gpus_per_actor,
+        largest_shard=size,
+    )
+    record_run(store, run, "running")
+    progress.start("extract", job.plan.todo)
+    progress.note(
+        f"{job.plan.todo} image views in {job.plan.shard_count(size)} shards on {actors} actors x {cpus} CPUs"
+    )
+    began = time.monotonic()
+    try:
+        # Two jobs at once begin at different places, so that little is computed twice.
+        shards = job.plan.shards(size, zlib.crc32(run.run_id.encode()))
+        for result in pool.run(_not_landed(shards, committer)):
+            committer.add(result)
+            progress.advance(len(result.done) + len(result.failures))
+        committer.flush()
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        committer.flush()  # what is finished is kept
+        record_run(store, run, "stopped" if stopped else "failed", committer.counts.asdict(), str(error) or "stopped")
+        raise
+    seconds = time.monotonic() - began
+    report = job.report(
+        **committer.counts.asdict(),
+        shards=job.plan.shard_count(size),
+        actors=actors,
+        run_id=run.run_id,
+        seconds=seconds,
+    )
+    record_run(store, run, "done", committer.counts.asdict())
+    _check_account(job, report)
+    return report
+
+
+def _actors(job: _Job, resources: Resources) -> tuple[int, int]:
+    """How many actors, and the CPUs each takes.
+
+    Raises:
+        InputError: the cluster does not have what was asked for.
+    """
+    request = job.request
+    if request.gpus_per_actor > resources.gpus:
+        raise InputError(
+            f"{request.gpus_per_actor:g} GPUs an actor on a cluster with {resources.gpus:g}",
+            hint="leave out --gpus-per-actor to run on CPUs, or give --address of a cluster with GPUs",
+        )
+    actors = actor_count(
+        request.actors,
+        todo=job.plan.todo,
+        batch_size=request.batch_size,
+        cpus=resources.cpus,
+        gpus=resources.gpus,
+        gpus_per_actor=request.gpus_per_actor,
+        memory=resources.memory,
+    )
+    room = int(resources.gpus / request.gpus_per_actor if request.gpus_per_actor else resources.cpus)
+    if actors > room:
+        raise InputError(
+            f"{actors} actors on a cluster with {resources.cpus:g} CPUs and {resources.gpus:g} GPUs",
+            allowed=f"at most {room}",
+            hint="or give --actors auto",
+        )
+    return actors, max(1, int(resources.cpus) // actors)
+
+
+def _not_landed(shards: Any, committer: Committer) -> Any:
+    """Shards less the items another job has committed meanwhile; they are counted as landed elsewhere."""
+    for shard in shards:
+        left = tuple(item for item in shard.items if not committer.landed(item, shard.layers))
+        committer.counts.landed_elsewhere += len(shard.items) - len(left)
+        if left:
+            yield Shard(left, shard.layers)
+
+
+def _check_account(job: _Job, report: ExtractReport) -> None:
+    """Look again at the store: what is still missing must be exactly what was left out or failed.
+
+    Raises:
+        ExtractError: the account does not add up, which is a fault of ferstore.
+    """
+    after = _plan(job.store, job.request, job.store.pin(), job.extractor, job.wanted)
+    expected = report.wanted - report.in_quarantine - report.beyond_limit
+    if after.present < expected:
+        raise ExtractError(
+            f"of {report.wanted} image views {after.present} have features, expected {expected}",
+            hint="run the same command again, then: ferstore verify",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _WorkerSettings:
+    targets: Mapping[str, Target]
+    extractor_id: str
+    run_id: str
+    request: ExtractRequest
+    threads: int
+
+
+def _build_worker(settings: _WorkerSettings, network: NetworkFactory | None, weights: Any) -> ShardWorker:
+    """Runs inside the actor."""
+    request = settings.request
+    return ShardWorker(
+        network() if network else _inception(settings, weights),
+        settings.targets,
+        extractor_id=settings.extractor_id,
+        run_id=settings.run_id,
+        batch_size=request.batch_size,
+        decode_threads=max(2, settings.threads),
+    )
+
+
+def _inception(settings: _WorkerSettings, weights: Any) -> NetworkCall:
+    from ferstore.extract import inception
+
+    request = settings.request
+    features = {name: target.schema.feature for name, target in settings.targets.items()}
+    layers = [Layer(name, f.node, f.pool, f.shape) for name, f in features.items() if f]
+    inception.configure(request.precision, gpus=0 if not request.gpus_per_actor else 1, threads=settings.threads)
+    return inception.Network(layers, weights, batch_size=request.batch_size, precision=request.precision)

@@ -1,0 +1,231 @@
+"""One extractor at work: reads and decodes ahead in threads, runs fixed batches, writes its own files.
+
+A plain class, so that a test can use it without Ray; the pool wraps it as an actor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ferstore.errors import FerstoreError, FetchError
+from ferstore.extract.plan import Shard, WorkItem
+from ferstore.image.decode import pixels
+from ferstore.image.fetch import Fetcher
+from ferstore.store.files import StoredFile, write_data_file
+from ferstore.store.schema import TableSchema
+from ferstore.store.writer import ParquetBuffer, feature_column
+
+Pixels = npt.NDArray[np.uint8]
+NetworkCall = Callable[[Pixels], Mapping[str, npt.NDArray[np.float32]]]
+"""uint8 (n, 299, 299, 3) to float32 (n, *shape) for each layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a layer's files go: its schema (in the store's map dtype) and its data folder."""
+
+    schema: TableSchema
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An item that could not be read or decoded."""
+
+    item: WorkItem
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """What became of a shard. Its files are in the store's folders, but in no table before the driver commits them.
+
+    Attributes:
+        layers: tables it filled.
+        files: one file a layer, in the order of ``layers``; none where every item failed.
+        done: items in the files, in row order.
+        failures: the other items.
+        seconds: time in the network, for the record of rates.
+    """
+
+    layers: tuple[str, ...]
+    files: tuple[StoredFile, ...]
+    done: tuple[WorkItem, ...]
+    failures: tuple[Failure, ...]
+    seconds: float
+
+
+class ShardWorker:
+    """Computes shards, several at a time: one in the network, the next decoding, the last writing.
+
+    Args:
+        network: the network, called by one thread at a time.
+        targets: where each layer goes.
+        extractor_id: identity written beside every feature.
+        run_id: names the files' run.
+        batch_size: images a call of the network.
+        decode_threads: threads that read and decode ahead.
+    """
+
+    def __init__(
+        self,
+        network: NetworkCall,
+        targets: Mapping[str, Target],
+        *,
+        extractor_id: str,
+        run_id: str,
+        batch_size: int,
+        decode_threads: int,
+    ) -> None:
+        self._network = network
+        self._targets = targets
+        self._extractor_id = extractor_id
+        self._run_id = run_id
+        self._batch_size = batch_size
+        self._fetcher = Fetcher()
+        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._turn = threading.Lock()
+
+    def run(self, shard: Shard) -> ShardResult:
+        """Compute one shard and write its files.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+        buffers = {layer: ParquetBuffer(self._targets[layer].schema) for layer in shard.layers}
+        done: list[WorkItem] = []
+        failures: list[Failure] = []
+        seconds = 0.0
+        decoded = self._decode_ahead(shard.items)
+        first = next(decoded, None)  # decoding begins before it is this shard's turn
+        with self._turn, ThreadPoolExecutor(1, thread_name_prefix="encode") as encoder:
+            pending: Future[None] | None = None
+            for batch, bad in _batches(first, decoded, self._batch_size):
+                failures += bad
+                if not batch:
+                    continue
+                began = datetime.now(UTC)
+                features = self._network(np.stack([picture for _, picture in batch]))
+                now = datetime.now(UTC)
+                seconds += (now - began).total_seconds()
+                if pending:
+                    pending.result()  # one batch of features waits, never more
+                items = [item for item, _ in batch]
+                pending = encoder.submit(self._append, buffers, items, features, now)
+                done += items
+            if pending:
+                pending.result()
+        files = self._write(buffers) if done else ()
+        return ShardResult(shard.layers, files, tuple(done), tuple(failures), seconds)
+
+    def _decode_ahead(self, items: Sequence[WorkItem]) -> Iterator[tuple[WorkItem, Pixels | str]]:
+        """Items with their pixels or the reason there are none, in order, two batches ahead."""
+        waiting: deque[tuple[WorkItem, Future[Pixels | str]]] = deque()
+        for item in items:
+            waiting.append((item, self._decoders.submit(self._decode, item)))
+            if len(waiting) > 2 * self._batch_size:
+                ready, future = waiting.popleft()
+                yield ready, future.result()
+        for ready, future in waiting:
+            yield ready, future.result()
+
+    def _decode(self, item: WorkItem) -> Pixels | str:
+        try:
+            picture = pixels(self._read(item))
+        except FerstoreError as error:
+            return str(error)
+        return np.ascontiguousarray(picture[:, ::-1]) if item.view == "hflip" else picture
+
+    def _read(self, item: WorkItem) -> bytes:
+        """The bytes whose digest is the image's id, from the first place that still has them."""
+        problem: FetchError | None = None
+        for url in item.urls:
+            try:
+                data = self._fetcher.read(url)
+            except FetchError as error:
+                problem = error
+                continue
+            if hashlib.sha256(data).hexdigest() == item.image_id:
+                return data
+            problem = FetchError("the file changed since it was ingested", hint="ingest the data set again")
+        raise problem or FetchError("no place to read it from")
+
+    def _append(
+        self,
+        buffers: Mapping[str, ParquetBuffer],
+        items: Sequence[WorkItem],
+        features: Mapping[str, npt.NDArray[np.float32]],
+        now: datetime,
+    ) -> None:
+        for layer, buffer in buffers.items():
+            buffer.append(feature_rows(self._targets[layer].schema, items, features[layer], self._extractor_id, now))
+
+    def _write(self, buffers: Mapping[str, ParquetBuffer]) -> tuple[StoredFile, ...]:
+        return tuple(
+            write_data_file(self._targets[layer].folder, self._run_id, buffer.finish(), buffer.rows)
+            for layer, buffer in buffers.items()
+        )
+
+
+def feature_rows(
+    schema: TableSchema,
+    items: Sequence[WorkItem],
+    values: npt.NDArray[np.float32],
+    extractor_id: str,
+    now: datetime,
+) -> pa.Table:
+    """Rows of a feature table.
+
+    Args:
+        schema: a table with a ``[feature]``.
+        items: the rows' images and views.
+        values: float32 (rows, *shape).
+        extractor_id: identity of what computed them.
+        now: UTC time of computation.
+    """
+    flat = values.reshape(len(items), -1)
+    columns = {
+        "image_id": pa.array([item.image_id for item in items]),
+        "extractor_id": pa.array([extractor_id] * len(items)),
+        "view": pa.array([item.view for item in items]),
+        schema.name: feature_column(schema, values),
+        "mean": pa.array(flat.mean(axis=1, dtype=np.float32)),
+        "maximum": pa.array(flat.max(axis=1)),
+        "zeros": pa.array((flat == 0).mean(axis=1, dtype=np.float32)),
+        "norm": pa.array(np.sqrt(np.einsum("ij,ij->i", flat, flat, dtype=np.float64)).astype(np.float32)),
+        "extracted_at": pa.array([now] * len(items), pa.timestamp("us", tz="UTC")),
+    }
+    return pa.table([columns[name] for name in schema.names], schema=schema.arrow())
+
+
+Batch = list[tuple[WorkItem, Pixels]]
+
+
+def _batches(
+    first: tuple[WorkItem, Pixels | str] | None, rest: Iterator[tuple[WorkItem, Pixels | str]], size: int
+) -> Iterator[tuple[Batch, list[Failure]]]:
+    """Full batches of pictures (the last may be short), with the failures met on the way."""
+    batch: Batch = []
+    bad: list[Failure] = []
+    entry = first
+    while entry is not None:
+        item, picture = entry
+        if isinstance(picture, str):
+            bad.append(Failure(item, picture))
+        else:
+            batch.append((item, picture))
+        if len(batch) == size:
+            yield batch, bad
+            batch, bad = [], []
+        entry = next(rest, None)
+    yield batch, bad

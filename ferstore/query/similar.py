@@ -1,0 +1,116 @@
+"""Nearest images by the cosine of a pooled feature: an exact scan, a file at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ferstore.errors import InputError
+from ferstore.store.pin import Pin
+from ferstore.store.rows import read_file, read_rows
+from ferstore.store.store import Store
+from ferstore.store.writer import feature_values
+
+_TINY = 1e-30  # a feature of zeros is near nothing, instead of a division by zero
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """An image near another.
+
+    Attributes:
+        image_id: its content.
+        similarity: cosine, -1 to 1.
+        dataset: of its first item.
+        item_id: its first item.
+        label: that item's class, or None.
+    """
+
+    image_id: str
+    similarity: float
+    dataset: str | None
+    item_id: str | None
+    label: str | None
+
+
+def stored_vector(
+    store: Store, pin: Pin, image_id: str, layer: str, extractor_id: str | None
+) -> tuple[npt.NDArray[np.float32], str]:
+    """An image's own feature and the extractor that made it (the newest, unless one is named).
+
+    Raises:
+        InputError: no vector layer, or no such image in it.
+    """
+    schema = store.schemas.get(layer)
+    if schema is None or schema.feature is None or not schema.feature.pool:
+        pooled = sorted(name for name, s in store.schemas.items() if s.feature and s.feature.pool)
+        raise InputError(f"layer {layer!r} holds no vectors", allowed=", ".join(pooled))
+    where = (pc.field("image_id") == image_id) & (pc.field("view") == "identity")
+    if extractor_id:
+        where &= pc.field("extractor_id") == extractor_id
+    rows = read_rows(store, pin, layer, ["extractor_id", layer, "extracted_at"], where).sort_by(
+        [("extracted_at", "descending")]
+    )
+    if not len(rows):
+        raise InputError(
+            f"image {image_id!r} has no {layer} in this store",
+            allowed="an image_id of that table, or an image file",
+            hint=f'find one: ferstore sql "from {layer} select image_id limit 1"',
+        )
+    vector = feature_values(schema, rows[layer].combine_chunks().slice(0, 1))[0]
+    return np.asarray(vector, np.float32), str(rows["extractor_id"][0].as_py())
+
+
+def nearest(
+    store: Store,
+    pin: Pin,
+    vector: npt.NDArray[np.float32],
+    *,
+    layer: str,
+    extractor_id: str,
+    k: int,
+    without: str | None = None,
+) -> list[Neighbour]:
+    """The ``k`` images whose feature has the largest cosine with ``vector``, nearest first.
+
+    Args:
+        store: the store.
+        pin: the state to search.
+        vector: float32 (channels,).
+        layer: a table of vectors.
+        extractor_id: only its features are compared; another's mean something else.
+        k: how many, at least 1.
+        without: an image to leave out: the one asked about.
+    """
+    if k < 1:
+        raise InputError(f"k = {k}", allowed="1 and more")
+    schema = store.schemas[layer]
+    own = (pc.field("extractor_id") == extractor_id) & (pc.field("view") == "identity")
+    ids: list[str] = []
+    scores: list[float] = []
+    query = vector / max(float(np.linalg.norm(vector)), _TINY)
+    for data_file in pin.data_files(layer):
+        rows = read_file(data_file.file_path, ["image_id", layer, "norm"], own)
+        if not len(rows):
+            continue
+        values = feature_values(schema, rows[layer].combine_chunks())
+        norms = np.maximum(np.asarray(rows["norm"]), _TINY)
+        cosine = (values @ query) / norms
+        best = np.argpartition(-cosine, min(k, len(cosine) - 1))[: k + 1]
+        ids += rows["image_id"].take(pa.array(best)).to_pylist()
+        scores += cosine[best].tolist()
+    order = sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))
+    top = [(ids[i], scores[i]) for i in order if ids[i] != without][:k]
+    named = _first_items(store, pin, [image_id for image_id, _ in top])
+    return [Neighbour(image_id, score, *named.get(image_id, (None, None, None))) for image_id, score in top]
+
+
+def _first_items(store: Store, pin: Pin, image_ids: list[str]) -> dict[str, tuple[str, str, str | None]]:
+    where = pc.field("image_id").isin(image_ids)
+    rows = read_rows(store, pin, "images", ["image_id", "dataset", "item_id", "label"], where)
+    rows = rows.sort_by([("dataset", "descending"), ("item_id", "descending")])
+    return {row["image_id"]: (row["dataset"], row["item_id"], row["label"]) for row in rows.to_pylist()}

@@ -1,0 +1,238 @@
+"""Reports as text for people: what the command line prints without ``--json``."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from ferstore.errors import InputError
+from ferstore.store.files import local_path, normalise
+from ferstore.terminal import (
+    Format,
+    human_bytes,
+    jsonable,
+    print_json,
+    print_table,
+    say,
+    tell,
+    write_csv,
+    write_json_rows,
+)
+
+if TYPE_CHECKING:
+    from ferstore.api import FeatureStore, SnapshotInfo, TableInfo
+    from ferstore.extract.request import ExtractReport
+    from ferstore.query.diff import Diff
+    from ferstore.sources.ingest import IngestReport
+    from ferstore.store.verify import VerifyReport
+
+
+def show_ingest(report: IngestReport, *, dry_run: bool) -> None:
+    """The account of an ingest."""
+    would = "would be " if dry_run else ""
+    say(f"{report.dataset} ({report.kind}, {report.layout}): {report.listed:,} items listed")
+    say(
+        f"  {would}added {report.added:,}, changed {report.changed:,}, unchanged {report.unchanged:,}, "
+        f"quarantined {report.quarantined:,}, listed twice {report.duplicates:,}"
+    )
+    say(f"  {report.images:,} distinct images; {report.same_bytes:,} items share another item's bytes")
+    if report.no_longer_listed:
+        say(f"  {report.no_longer_listed:,} items of earlier ingests are no longer listed; they stay")
+    if report.ignored:
+        shown = ", ".join(report.ignored[:3]) + (", ..." if len(report.ignored) > 3 else "")
+        say(f"  {len(report.ignored):,} files are no items: {shown}")
+    say("  labels: " + ", ".join(f"{label or 'none'} {count:,}" for label, count in report.labels.items()))
+    differing = [e for e in report.expected if e.difference]
+    if report.expected and not differing:
+        say("  all counts are those of the published data set")
+    for expectation in differing:
+        say(
+            f"  {expectation.what}: {expectation.found:,}, published {expectation.expected:,} "
+            f"({expectation.difference:+,})"
+        )
+    for item, error in report.errors:
+        tell(f"  quarantined {item}: {error}")
+    if report.quarantined > len(report.errors):
+        tell(f'  and {report.quarantined - len(report.errors):,} more: ferstore sql "from quarantine"')
+
+
+def show_extract(report: ExtractReport, store: FeatureStore, *, dry_run: bool) -> None:
+    """The account of an extract, or its plan."""
+    extractor = report.extractor
+    todo = report.wanted - report.present - report.held - report.beyond_limit
+    say(f"extractor {extractor.extractor_id}: {extractor.weights} weights, {extractor.precision}")
+    if extractor.weights_kind == "random":
+        say("  RANDOM WEIGHTS: these features say nothing about faces")
+    say(f"  {report.images:,} images, {report.wanted:,} image views selected, {report.present:,} already there")
+    if dry_run:
+        say(f"  would compute {todo:,} in {report.shards:,} shards: {human_bytes(report.nbytes)} before compression")
+        say(f"  {_estimate(report, store, todo)}")
+    elif todo:
+        rate = f" in {report.seconds:.1f} s, {todo / report.seconds:.1f} image views/s" if report.seconds else ""
+        say(f"  computed {report.computed:,} into {', '.join(report.layers)} on {report.actors} actors{rate}")
+    else:
+        say("  nothing to compute")
+    if report.landed_elsewhere:
+        say(f"  {report.landed_elsewhere:,} were committed by another job first")
+    if report.beyond_limit:
+        say(f"  {report.beyond_limit:,} left out by --limit")
+    if report.in_quarantine:
+        say(
+            f"  {report.in_quarantine:,} in quarantine ({report.quarantined:,} new); see: "
+            'ferstore sql "from quarantine"; try again: --retry-quarantined'
+        )
+
+
+def _estimate(report: ExtractReport, store: FeatureStore, todo: int) -> str:
+    """Time from the last finished run of this extractor; a rate never seen here is not guessed."""
+    for run in store.runs():
+        if run["extractor_id"] == report.extractor.extractor_id and run["state"] == "done" and run["counts"]:
+            seconds = (run["ended_at"] - run["started_at"]).total_seconds()
+            computed = json.loads(run["counts"]).get("computed", 0)
+            if computed and seconds:
+                rate = computed / seconds
+                return f"about {todo / rate:.0f} s, at the {rate:.1f} image views/s of run {run['run_id']}"
+    return "no estimate of time: this extractor has not run on this store yet"
+
+
+def show_query(
+    store: FeatureStore, query: str, *, at: str | None, kind: Format, output: Path | None, as_json: bool
+) -> None:
+    """Run a query and print or write its rows.
+
+    Raises:
+        InputError: Parquet without a file, or a file inside the store.
+    """
+    if output is not None:
+        root = local_path(store.url)
+        if root is not None and Path(str(local_path(normalise(str(output))))).is_relative_to(root):
+            raise InputError(f"--output {output} lies inside the store", hint="choose a path outside it")
+    elif kind == "parquet":
+        raise InputError("--format parquet without --output", hint="give --output FILE.parquet")
+    session = store.session(at)
+    warn_random(store, at, session.tables_named(query))
+    with session.execute(query) as cursor:
+        names = cursor.columns.names
+        if kind == "parquet" and output is not None:
+            batches = cursor.batches()
+            with pq.ParquetWriter(output, batches.schema) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+            return
+        if as_json:
+            rows = [dict(zip(names, map(jsonable, row), strict=True)) for row in cursor.rows()]
+            print_json({"columns": names, "types": cursor.columns.types, "rows": rows})
+            return
+        if output is None and kind == "table":
+            print_table(names, cursor.rows(), numbers=_numeric(cursor.columns))
+            return
+        text = io.StringIO()
+        out: Any = output.open("w", encoding="utf-8", newline="") if output else None
+        try:
+            target = out or text
+            (write_json_rows if kind == "json" else write_csv)(names, cursor.rows(), target)
+        finally:
+            if out:
+                out.close()
+        if output is None:
+            say(text.getvalue().rstrip("\n"))
+
+
+def _numeric(columns: Any) -> list[str]:
+    kinds = ("INT", "DOUBLE", "FLOAT", "DECIMAL", "HUGEINT")
+    return [n for n, t in zip(columns.names, columns.types, strict=True) if any(k in t for k in kinds) and "[" not in t]
+
+
+def warn_random(store: FeatureStore, at: str | None, tables: Collection[str]) -> None:
+    """Say on stderr when features in a result come from random weights."""
+    if not any(table in store.store.schemas and store.store.schemas[table].feature for table in tables):
+        return
+    found = store.sql("select extractor_id, seed from extractors where weights_kind = 'random'", at=at).rows()
+    for extractor_id, seed in found:
+        tell(f"note: features of extractor {extractor_id} come from random weights (seed {seed})")
+
+
+def show_tables(found: Sequence[TableInfo]) -> None:
+    """Tables that hold something, then the names of the others."""
+    filled = [t for t in found if t.rows]
+    rows = [(t.name, f"{t.rows:,}", f"{t.files:,}", human_bytes(t.nbytes), t.description) for t in filled]
+    if rows:
+        print_table(["table", "rows", "files", "size", "what"], rows, numbers=["rows", "files", "size"])
+    if empty := [t.name for t in found if not t.rows]:
+        say(f"empty: {', '.join(empty)}")
+
+
+def show_snapshots(found: Sequence[SnapshotInfo]) -> None:
+    """Snapshots, newest first."""
+    rows = [
+        (
+            f"{s.committed_at:%Y-%m-%d %H:%M:%S}",
+            s.table,
+            s.snapshot_id,
+            s.command,
+            s.run_id,
+            f"+{s.added:,}" + (f" -{s.removed:,}" if s.removed else ""),
+            ", ".join(s.tags),
+        )
+        for s in found
+    ]
+    print_table(["time (UTC)", "table", "snapshot", "command", "run", "rows", "tags"], rows, numbers=["rows"])
+
+
+def show_runs(found: Sequence[Mapping[str, Any]]) -> None:
+    """Runs, newest first."""
+    rows = [
+        (
+            run["run_id"],
+            run["command"],
+            run["state"],
+            run["dataset"],
+            f"{(run['ended_at'] - run['started_at']).total_seconds():.1f} s" if run["ended_at"] else "",
+            run["counts"].strip("{}").replace('"', "") if run["counts"] else "",
+            run["error"],
+        )
+        for run in found
+    ]
+    print_table(["run", "command", "state", "dataset", "took", "counts", "error"], rows, numbers=["took"])
+
+
+def show_tags(tags: Mapping[str, Mapping[str, int]]) -> None:
+    """Tags with their tables."""
+    print_table(["tag", "tables"], [(name, ", ".join(sorted(targets))) for name, targets in sorted(tags.items())])
+
+
+def show_diff(found: Diff) -> None:
+    """What changed, table by table, then labels and drift."""
+    if not found.tables and not found.drift:
+        say("no difference")
+        return
+    rows = [(t.table, f"{t.added:,}", f"{t.removed:,}", f"{t.changed:,}") for t in found.tables]
+    print_table(["table", "added", "removed", "changed"], rows, numbers=["added", "removed", "changed"])
+    for item in found.relabelled[:20]:
+        say(f"relabelled {item.dataset} {item.item_id}: {item.before or 'none'} -> {item.after or 'none'}")
+    if len(found.relabelled) > 20:
+        say(f"and {len(found.relabelled) - 20:,} more (--json lists all)")
+    for drift in found.drift:
+        say(
+            f"drift of pool_3 by {drift.extractor_id}: {drift.before:,} -> {drift.after:,} vectors, cosine of the means "
+            f"{drift.mean_cosine:.4f}, largest shift of a channel {drift.largest_shift:.2f} standard deviations"
+        )
+
+
+def show_verify(report: VerifyReport) -> None:
+    """What was read and what is wrong."""
+    rows = ", ".join(f"{name} {count:,}" for name, count in report.rows.items() if count)
+    say(f"{report.files:,} files, {human_bytes(report.nbytes)} read back; rows: {rows or 'none'}")
+    if report.undigested:
+        say(f"{report.undigested:,} files were written by another engine and record no digest")
+    for url, problem in report.damaged:
+        say(f"DAMAGED {url}: {problem}")
+    for table, count in report.repeated.items():
+        say(f"REPEATED {table}: {count:,} rows have a key that another row has")
+    if report.sound:
+        say("sound: every file has its digest, every key is there once")

@@ -1,0 +1,125 @@
+"""``ferstore doctor``: is the store sound, atomic and reachable; what lies about that nobody needs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow.compute as pc
+
+from ferstore.errors import FerstoreError
+from ferstore.store.files import filesystem, local_path, write_file
+from ferstore.store.pin import Pin
+from ferstore.store.rows import read_rows
+from ferstore.store.store import Store
+from ferstore.store.verify import live_files
+
+State = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what, how it went, and what to do where it did not go well."""
+
+    check: str
+    state: State
+    detail: str
+
+
+def doctor(store: Store) -> list[Finding]:
+    """Run all checks. One small file is written and removed; nothing else is changed."""
+    pin = store.pin()
+    checks: dict[str, Callable[[], Iterator[Finding]]] = {
+        "tables": lambda: _tables(store, pin),
+        "atomic": lambda: _atomic(store),
+        "orphans": lambda: _orphans(store, pin),
+        "runs": lambda: _runs(store, pin),
+    }
+    findings = [Finding("reachable", "ok", f"{store.url}: {len(pin.tables)} tables, maps stored as {store.map_dtype}")]
+    for name, check in checks.items():
+        try:
+            findings += check()
+        except (OSError, FerstoreError) as error:
+            findings.append(Finding(name, "fail", str(error)))
+    return findings
+
+
+def _tables(store: Store, pin: Pin) -> Iterator[Finding]:
+    wrong = [
+        name
+        for name, schema in store.schemas.items()
+        if name not in pin.tables or pin.tables[name].schema().as_struct() != schema.iceberg().as_struct()
+    ]
+    if wrong:
+        yield Finding(
+            "tables", "fail", f"differ from schemas/: {', '.join(wrong)}; use the version of ferstore that made them"
+        )
+    else:
+        yield Finding("tables", "ok", "all as schemas/ declares them")
+
+
+def _atomic(store: Store) -> Iterator[Finding]:
+    """Making a file that is there must fail: metadata files rely on it."""
+    url = f"{store.url}/tables/doctor-{uuid.uuid4().hex}"
+    write_file(url, b"first", exclusive=True)
+    try:
+        write_file(url, b"second", exclusive=True)
+    except FileExistsError:
+        yield Finding("atomic", "ok", "a file cannot be made twice")
+    else:
+        yield Finding("atomic", "fail", "a second writer replaced a file it should have refused; use another store")
+    finally:
+        filesystem(url).rm(url)
+
+
+def _orphans(store: Store, pin: Pin) -> Iterator[Finding]:
+    live = set(live_files(pin))
+    count, size = 0, 0
+    for name in store.schemas:
+        folder = store.data_folder(name)
+        fs = filesystem(folder)
+        if not fs.exists(folder):
+            continue
+        for found, details in fs.find(folder, detail=True).items():
+            url = f"file://{found}" if local_path(folder) is not None else fs.unstrip_protocol(found)
+            if url not in live:
+                count, size = count + 1, size + int(details["size"] or 0)
+    if count:
+        detail = (
+            f"{count} files ({size / 1e6:.1f} MB) in no snapshot: leftovers of killed runs, or work of running ones; "
+            "no query sees them"
+        )
+        yield Finding("orphans", "warn", detail)
+    else:
+        yield Finding("orphans", "ok", "every data file is in a snapshot")
+
+
+def _runs(store: Store, pin: Pin) -> Iterator[Finding]:
+    rows = read_rows(
+        store, pin, "runs", ["run_id", "command", "host", "pid", "started_at"], pc.field("state") == "running"
+    )
+    stale = [row for row in rows.to_pylist() if row["host"] == socket.gethostname() and not _alive(row["pid"])]
+    for row in stale:
+        yield Finding(
+            "runs",
+            "warn",
+            f"{row['command']} {row['run_id']} was killed; run the same command again, it continues",
+        )
+    if running := len(rows) - len(stale):
+        yield Finding("runs", "ok", f"{running} at work (here, or on another machine)")
+    elif not stale:
+        yield Finding("runs", "ok", "none unfinished")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,75 @@
+"""Runs: what changed the store, as rows that outlive the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+
+from ferstore.store.commit import transact
+from ferstore.store.rows import replace_rows
+from ferstore.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One command at work.
+
+    Attributes:
+        run_id: UTC time to the second and 8 random hex digits; sorts by time.
+        command: ingest, extract, ...
+        arguments: its settings, without credentials.
+    """
+
+    run_id: str
+    command: str
+    arguments: Mapping[str, Any]
+    started_at: datetime
+    dataset: str | None = None
+    extractor_id: str | None = None
+
+    def summary(self, counts: Mapping[str, int]) -> dict[str, str]:
+        """What its snapshots say of themselves."""
+        said = {"command": self.command, "run-id": self.run_id, "counts": json.dumps(dict(counts))}
+        if self.extractor_id:
+            said["extractor-id"] = self.extractor_id
+        return {**said, "version": version("ferstore")}
+
+
+def new_run(
+    command: str, arguments: Mapping[str, Any], *, dataset: str | None = None, extractor_id: str | None = None
+) -> Run:
+    """A run with a fresh id, not yet in the store."""
+    now = datetime.now(UTC)
+    return Run(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}", command, arguments, now, dataset, extractor_id)
+
+
+def record_run(
+    store: Store, run: Run, state: str, counts: Mapping[str, int] | None = None, error: str | None = None
+) -> None:
+    """Write or replace the run's row; state is running, done, failed or stopped."""
+    row = {
+        "run_id": run.run_id,
+        "command": run.command,
+        "state": state,
+        "dataset": run.dataset,
+        "extractor_id": run.extractor_id,
+        "arguments": json.dumps(dict(run.arguments), sort_keys=True),
+        "counts": json.dumps(dict(counts)) if counts is not None else None,
+        "error": error,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "version": version("ferstore"),
+        "started_at": run.started_at,
+        "ended_at": None if state == "running" else datetime.now(UTC),
+    }
+    rows = pa.Table.from_pylist([row], schema=store.schemas["runs"].arrow())
+    transact(store, lambda pin: [replace_rows(store, pin, "runs", rows)], run.summary(counts or {}))
