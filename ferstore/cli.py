@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 from contextlib import ExitStack
-from enum import Enum
+from enum import StrEnum
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -43,7 +43,7 @@ class _Globals:
     debug: bool = False
 
 
-class OutputFormat(str, Enum):
+class OutputFormat(StrEnum):
     """How rows are printed."""
 
     table = "table"
@@ -52,7 +52,7 @@ class OutputFormat(str, Enum):
     parquet = "parquet"
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     """Arithmetic of the network."""
 
     float32 = "float32"
@@ -60,7 +60,7 @@ class Precision(str, Enum):
     float16 = "float16"
 
 
-class Maps(str, Enum):
+class Maps(StrEnum):
     """How maps are stored."""
 
     float16 = "float16"
@@ -175,6 +175,19 @@ def extract(
     else:
         rendering.show_extract(report, store, dry_run=dry_run)
     raise typer.Exit(SOME_QUARANTINED if report.in_quarantine and not dry_run else DONE)
+
+
+@app.command(rich_help_panel=_FILL)
+def demo(
+    output: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("ferstore-demo"),
+    address: Annotated[str | None, typer.Option(help="Ray cluster; this machine otherwise.")] = None,
+) -> None:
+    """All of it on drawn faces, in minutes. Example: ferstore demo"""
+    from ferstore import terminal
+    from ferstore.demo import run_demo
+
+    with terminal.TerminalProgress() as progress:
+        run_demo(output, address=address, progress=progress)
 
 
 @app.command(rich_help_panel=_ASK)

@@ -38,6 +38,7 @@ def cluster(address: str | None, *, cpus: int | None = None) -> Iterator[Resourc
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
+    logging.getLogger("ray").setLevel(logging.ERROR)  # its remarks about itself are not the user's result
     address = address or os.environ.get("RAY_ADDRESS")
     ours = not ray.is_initialized()
     if ours:

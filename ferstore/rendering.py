@@ -219,8 +219,8 @@ def show_diff(found: Diff) -> None:
         say(f"and {len(found.relabelled) - 20:,} more (--json lists all)")
     for drift in found.drift:
         say(
-            f"drift of pool_3 by {drift.extractor_id}: {drift.before:,} -> {drift.after:,} vectors, cosine of the means "
-            f"{drift.mean_cosine:.4f}, largest shift of a channel {drift.largest_shift:.2f} standard deviations"
+            f"drift of pool_3 by {drift.extractor_id}: {drift.before:,} -> {drift.after:,} vectors, cosine of "
+            f"the means {drift.mean_cosine:.4f}, largest shift of a channel {drift.largest_shift:.2f} sd"
         )
 
 

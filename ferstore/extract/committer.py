@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -189,7 +190,7 @@ class Committer:
         removed = pa.Table.from_pylist(healed, schema=schema.arrow()).select(list(schema.key))
         return [replace_rows(self.store, pin, "quarantine", table, removed)]
 
-    def _held(self, pin: Pin) -> Mapping[Key, dict[str, object]]:
+    def _held(self, pin: Pin) -> Mapping[Key, dict[str, Any]]:
         where = (pc.field("stage") == "extract") & (pc.field("extractor_id") == self.extractor.extractor_id)
         rows = read_rows(self.store, pin, "quarantine", where=where).to_pylist()
         return {(row["image_id"], row["view"]): row for row in rows}

@@ -174,7 +174,7 @@ class Pool:
         if self._deaths >= self._deaths_to_stop or (actor.node is None and self._deaths > IN_FLIGHT):
             raise ExtractError(
                 f"{self._deaths} actors died in a row, with no shard done between them; the last: {_reason(error)}",
-                hint="too little memory is the usual cause: try --actors 1; Ray's logs are in /tmp/ray/session_latest/logs",
+                hint="too little memory is the usual cause: try --actors 1 (Ray logs: /tmp/ray/session_latest/logs)",
             ) from error
         return after_death(tuple(actor.in_flight.values()), node_alive=node_alive)
 

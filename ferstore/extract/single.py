@@ -45,4 +45,4 @@ def vector_of_file(url: str, schema: TableSchema, extractor: Mapping[str, Any]) 
     inception.configure(extractor["precision"], gpus=0, threads=None)
     layer = Layer(schema.name, feature.node, feature.pool, feature.shape)
     network = inception.Network([layer], weights.load(), batch_size=1, precision=extractor["precision"])
-    return network(picture[np.newaxis])[schema.name][0]
+    return np.asarray(network(picture[np.newaxis])[schema.name][0])

@@ -37,7 +37,7 @@ PREPROCESSING = "rgb8/bilinear-299/pillow/v1"
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # none starts another program; MPO is read as JPEG
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 65_535
-MAX_JPEG_SCANS = 500  # an encoder writes about ten; each costs a pass over all pixels and a few bytes of file
+MAX_JPEG_SCANS = 100  # an encoder writes about ten; each costs a pass over all pixels, for a few bytes of file
 LARGE = 16_000_000  # pixels from which images are decoded one at a time
 
 _TRANSPOSE = {
@@ -49,6 +49,8 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# A start of scan: marker, length, count of components (ITU-T T.81, B.2.3); two bytes alone are common in other data.
+_SCAN = re.compile(rb"\xff\xda\x00[\x08\x0a\x0c\x0e][\x01-\x04]")
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
 
 _log = logging.getLogger(__name__)
@@ -86,8 +88,9 @@ def decode(data: bytes, *, at_least: int | None = None) -> Decoded:
         DecodeError: the bytes are not an image of `FORMATS`, are damaged, or are over a limit. Limits are checked on
             the header, before memory for pixels is taken.
 
-    Images of more than `LARGE` pixels are decoded one at a time in a process, so that threads do not add up; the
-    caller holds the result. C libraries may write to the process's standard error.
+    Images of more than `LARGE` pixels are decoded one at a time in a process, so that threads do not add up (the worst
+    seen, a WebP of 90 million pixels, took 1.4 GB); the caller holds the result. C libraries may write to the
+    process's standard error.
     """
     with _refusals(), _opened(data) as image:
         return _decoded(image, at_least)
@@ -179,7 +182,7 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         width, height = image.size
         if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
             raise _too_large(f"{width} x {height} = {width * height:,} pixels")
-        if isinstance(image, JpegImagePlugin.JpegImageFile) and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        if isinstance(image, JpegImagePlugin.JpegImageFile) and len(_SCAN.findall(data)) > MAX_JPEG_SCANS:
             raise DecodeError("the JPEG has too many scans", allowed=f"at most {MAX_JPEG_SCANS}", hint="save it again")
         with _one_large if width * height > LARGE else contextlib.nullcontext():
             yield image

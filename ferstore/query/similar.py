@@ -97,7 +97,7 @@ def nearest(
         rows = read_file(data_file.file_path, ["image_id", layer, "norm"], own)
         if not len(rows):
             continue
-        values = feature_values(schema, rows[layer].combine_chunks())
+        values = np.asarray(feature_values(schema, rows[layer].combine_chunks()), np.float32)
         norms = np.maximum(np.asarray(rows["norm"]), _TINY)
         cosine = (values @ query) / norms
         best = np.argpartition(-cosine, min(k, len(cosine) - 1))[: k + 1]

@@ -18,7 +18,7 @@ from ferstore.sources.item import Entry, Expectation, Item, Listing, Refused, se
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".pnm")
 
 # What file managers and version control leave behind: `.DS_Store`, `._x`, `.git/x`, `__MACOSX/x`, `Thumbs.db`.
-_HIDDEN = re.compile(r"(?:^|/)(?:\.[^/]*|__MACOSX(?=/)|thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
+_HIDDEN = re.compile(r"(?:^|/)(?:\.(?!\.?/)[^/]*|__MACOSX(?=/)|thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
 _LABEL_FILE_BYTES = 64 * 2**20
 
 
