@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ferstore.config import job_arguments
 from ferstore.errors import FerstoreError, InputError
 
 if TYPE_CHECKING:
@@ -399,6 +400,18 @@ def _stop(*_: Any) -> None:
 
 # Typer keeps Click's exceptions private; this one covers unknown commands, options and missing arguments.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+def run_job(command: str) -> None:
+    """``python -m jobs.COMMAND --config FILE [OPTION ...]``: the file's options, then those given, which win."""
+    given = sys.argv[1:]
+    try:
+        if len(given) < 2 or given[0] != "--config":
+            raise InputError(f"jobs.{command} {' '.join(given)}".strip(), allowed="--config FILE, then more options")
+        arguments = [*job_arguments(command, Path(given[1])), *given[2:]]
+    except FerstoreError as error:
+        sys.exit(_fail(error.exit_code, str(error)))
+    main(arguments)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +17,25 @@ _OBJECT_STORE = 512 << 20  # bytes; it holds the weights once, never features
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a cluster has: logical CPUs and GPUs, and bytes of memory for workers."""
+    """What a cluster has.
 
-    cpus: float
-    gpus: float
+    Attributes:
+        nodes: logical CPUs and GPUs of each machine: an actor fits on one machine or on none.
+        memory: bytes for workers, of all machines.
+    """
+
+    nodes: tuple[tuple[float, float], ...]
     memory: int
+
+    @property
+    def cpus(self) -> float:
+        """Logical CPUs of all machines."""
+        return sum(cpus for cpus, _ in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of all machines."""
+        return sum(gpus for _, gpus in self.nodes)
 
 
 @contextmanager
@@ -43,6 +59,8 @@ def cluster(address: str | None, *, cpus: int | None = None) -> Iterator[Resourc
     ours = not ray.is_initialized()
     if ours:
         options = {} if address else {"num_cpus": cpus, "object_store_memory": _OBJECT_STORE}
+        terminate = signal.getsignal(signal.SIGTERM)
+        _keep_off_stdout()
         try:
             ray.init(
                 address=address or "local",
@@ -57,9 +75,19 @@ def cluster(address: str | None, *, cpus: int | None = None) -> Iterator[Resourc
                 f"cannot {'reach the Ray cluster at ' + address if address else 'start Ray here'}: {error}",
                 hint="check --address, or leave it out to use this machine",
             ) from error
+        if callable(terminate) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminate)  # Ray puts its own there, which exits without saving anything
     try:
-        found = ray.cluster_resources()
-        yield Resources(found.get("CPU", 1.0), found.get("GPU", 0.0), int(found.get("memory", 0)))
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive)
+        yield Resources(nodes, int(sum(node.get("memory", 0) for node in alive)))
     finally:
         if ours:
             ray.shutdown()
+
+
+def _keep_off_stdout() -> None:
+    """Ray prints the raylet's remarks on dead workers to standard output, whatever ``log_to_driver`` says (2.60)."""
+    from ray._private import worker
+
+    worker._worker_logs_enabled = False

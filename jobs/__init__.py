@@ -1,0 +1,1 @@
+"""Batch entry points and their job files: parse, call, exit code; no logic."""

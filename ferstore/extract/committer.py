@@ -64,6 +64,7 @@ class Committer:
     _since: float = field(default_factory=time.monotonic)
     _known: dict[str, set[str]] = field(default_factory=dict)
     _foreign: dict[str, set[Key]] = field(default_factory=dict)
+    _rewritten: dict[str, tuple[str, set[Key]]] = field(default_factory=dict)  # by the URL of the shard's own file
 
     def add(self, result: ShardResult) -> None:
         """Take a finished shard; commit when a group is full or has waited long enough."""
@@ -105,28 +106,32 @@ class Committer:
         for result in results:
             for layer, file in zip(result.layers, result.files, strict=False):
                 if layer in self._known:
-                    self._known[layer].add(file.url)
+                    self._known[layer] |= {file.url, self._rewritten.pop(file.url, (file.url,))[0]}
 
     def _features(self, pin: Pin, results: Sequence[ShardResult]) -> tuple[list[Change], set[Key], set[Key]]:
         """Files to add, less what others have committed since the plan; the keys that stay, and those that go."""
         kept: set[Key] = set()
         every: set[Key] = set()
         added: dict[str, list[StoredFile]] = {}
-        own = {file.url for result in results for file in result.files}
+        own = {file.url for result in results for file in result.files} | {url for url, _ in self._rewritten.values()}
         for result in results:
             keys = [(item.image_id, item.view) for item in result.done]
             every.update(keys)
             for layer, file in zip(result.layers, result.files, strict=False):
                 foreign, live = self._others(pin, layer, own)
-                if file.url in live:  # an earlier attempt landed, and only its answer was lost
-                    kept.update(keys)
+                earlier, its_keys = self._rewritten.get(file.url, (file.url, set(keys)))
+                if earlier in live:  # an earlier attempt landed, and only its answer was lost
+                    kept.update(its_keys)
                     continue
                 mine = [key not in foreign for key in keys]
-                kept.update(key for key, stays in zip(keys, mine, strict=True) if stays)
+                stay = {key for key, stays in zip(keys, mine, strict=True) if stays}
+                kept |= stay
                 if all(mine):
                     added.setdefault(layer, []).append(file)
-                elif any(mine):
-                    added.setdefault(layer, []).append(self._rewrite(layer, file, mine))
+                elif stay:
+                    rewritten = self._rewrite(layer, file, mine)
+                    self._rewritten[file.url] = rewritten.url, stay
+                    added.setdefault(layer, []).append(rewritten)
         return [Change(layer, tuple(files)) for layer, files in added.items()], kept, every - kept
 
     def _others(self, pin: Pin, layer: str, own: set[str]) -> tuple[set[Key], set[str]]:
@@ -178,7 +183,7 @@ class Committer:
                     "extractor_id": self.extractor.extractor_id,
                     "view": item.view,
                     "error": failure.error,
-                    "attempts": (earlier["attempts"] if earlier else 0) + 1,
+                    "attempts": _attempts(earlier, self.run.run_id),
                     "first_seen": earlier["first_seen"] if earlier else now,
                     "run_id": self.run.run_id,
                 }
@@ -194,6 +199,14 @@ class Committer:
         where = (pc.field("stage") == "extract") & (pc.field("extractor_id") == self.extractor.extractor_id)
         rows = read_rows(self.store, pin, "quarantine", where=where).to_pylist()
         return {(row["image_id"], row["view"]): row for row in rows}
+
+
+def _attempts(earlier: Mapping[str, Any] | None, run_id: str) -> int:
+    """Tries so far. A run tries an item once; its own row is there when only the answer of a commit was lost."""
+    if earlier is None:
+        return 1
+    tries: int = earlier["attempts"]
+    return tries if earlier["run_id"] == run_id else tries + 1
 
 
 def _is(row: Mapping[str, object], failure: Failure) -> bool:

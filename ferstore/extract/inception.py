@@ -140,9 +140,9 @@ def _graph(nodes: Sequence[str], weights: Sequence[LayerArrays], batch_size: int
     finally:
         keras.config.set_dtype_policy(before)
     _assign(full, weights)
-    model = keras.Model(full.inputs, [full.get_layer(node).output for node in nodes])
-    trainable = [variable.numpy() for variable in model.trainable_variables]
-    fixed = [variable.numpy() for variable in model.non_trainable_variables]
+    model = keras.Model(full.input, [full.get_layer(node).output for node in nodes])
+    trainable = [variable.value.numpy() for variable in model.trainable_variables]
+    fixed = [variable.value.numpy() for variable in model.non_trainable_variables]
 
     def run(pixels: Any) -> Any:
         scaled = tf.cast(pixels, tf.float32) / 127.5 - 1.0  # keras.applications.inception_v3.preprocess_input

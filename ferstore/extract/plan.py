@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 VIEWS = ("identity", "hflip")
 _GIB = 1 << 30
-ACTOR_MEMORY = 2 * _GIB
+ACTOR_MEMORY = 3 * _GIB
 """Memory planned for one CPU actor: TensorFlow, the network, two shards in the making."""
 
 
@@ -172,6 +172,31 @@ def shard_size(todo: int, actors: int, batch_size: int, largest: int) -> int:
     return min(
         max(batch_size, largest // batch_size * batch_size), math.ceil(even / batch_size) * batch_size or batch_size
     )
+
+
+def actor_room(nodes: Sequence[tuple[float, float]], *, cpus: int, gpus_per_actor: float) -> int:
+    """How many actors the machines hold.
+
+    Args:
+        nodes: CPUs and GPUs of each machine.
+        cpus: CPUs an actor takes.
+        gpus_per_actor: GPUs an actor takes; 0 is a CPU actor.
+    """
+    room = 0
+    for node_cpus, node_gpus in nodes:
+        by_cpu = int(node_cpus // cpus)
+        room += min(by_cpu, int(node_gpus / gpus_per_actor + 1e-9)) if gpus_per_actor else by_cpu
+    return room
+
+
+def actor_cpus(actors: int, nodes: Sequence[tuple[float, float]], *, gpus_per_actor: float) -> int:
+    """CPUs each actor takes: as many as let all of them run at once, each on one machine.
+
+    An actor that asks for more than any machine has would wait for ever.
+    """
+    most = int(max(cpus for cpus, _ in nodes))
+    fitting = (n for n in range(most, 1, -1) if actor_room(nodes, cpus=n, gpus_per_actor=gpus_per_actor) >= actors)
+    return next(fitting, 1)
 
 
 def actor_count(

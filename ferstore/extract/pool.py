@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from ferstore.errors import ExtractError, FerstoreError
 from ferstore.extract.decide import Decision, Quarantine, Requeue, Stop, after_death, after_failure, deaths_to_stop
@@ -34,13 +34,24 @@ class _Host:
     """The actor: builds its worker from a factory where it runs, so that nothing heavy is sent."""
 
     def __init__(self, factory: Callable[[Any], Worker], shared: object) -> None:
-        self._worker = factory(shared)
+        # Raised here, an error would end the actor and reach the driver as text only.
+        self._built: Worker | FerstoreError
+        try:
+            self._built = factory(shared)
+        except FerstoreError as error:
+            self._built = error
 
     def node(self) -> str:
+        self._worker()
         return str(ray.get_runtime_context().get_node_id())
 
     def run(self, shard: Shard) -> ShardResult:
-        return self._worker.run(shard)
+        return self._worker().run(shard)
+
+    def _worker(self) -> Worker:
+        if isinstance(self._built, FerstoreError):
+            raise self._built
+        return self._built
 
 
 @dataclass(slots=True, eq=False)
@@ -142,7 +153,7 @@ class Pool:
             actor = waiting[reference]
             try:
                 value = ray.get(reference)
-            except RayActorError as error:
+            except (RayActorError, OutOfMemoryError) as error:
                 yield from self._apply(self._bury(actor, error), again)
                 return
             except RayTaskError as error:
@@ -162,11 +173,12 @@ class Pool:
                 self._deaths = 0
                 yield value
 
-    def _bury(self, actor: _Actor, error: RayActorError) -> tuple[Decision, ...]:
+    def _bury(self, actor: _Actor, error: RayActorError | OutOfMemoryError) -> tuple[Decision, ...]:
         """Take a dead actor out and decide about its shards."""
         self._actors.remove(actor)
-        if isinstance(error.__cause__, FerstoreError):
-            raise error.__cause__
+        ray.kill(actor.handle)  # out of reach is not dead yet, and its successor needs the place
+        if isinstance(error, RayActorError) and error.actor_init_failed:
+            raise ExtractError(f"an actor cannot be built: {_reason(error)}", hint="it would fail again") from error
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
         node_alive = actor.node is None or actor.node in alive
         self._deaths += node_alive

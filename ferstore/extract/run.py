@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -13,11 +14,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ferstore.cluster import Resources, cluster
-from ferstore.errors import ExtractError, InputError
+from ferstore.errors import ExtractError, FerstoreError, InputError
 from ferstore.extract.committer import Committer
 from ferstore.extract.identity import Extractor
 from ferstore.extract.layer import Layer
-from ferstore.extract.plan import Plan, Shard, actor_count, plan_missing, select_images, shard_size
+from ferstore.extract.plan import (
+    Plan,
+    Shard,
+    actor_count,
+    actor_cpus,
+    actor_room,
+    plan_missing,
+    select_images,
+    shard_size,
+)
 from ferstore.extract.request import ExtractReport, ExtractRequest
 from ferstore.extract.weights import Weights, resolve
 from ferstore.extract.worker import NetworkCall, ShardWorker, Target
@@ -64,6 +74,8 @@ def extract(
     progress = progress or Silent()
     request.check()
     job = _prepare(store, request)
+    if dry_run and network is None:
+        job.weights.load()  # weights that do not fit are refused here already
     if dry_run or not job.plan.todo:
         size = job.shard_size(request.actors or 1)
         return job.report(shards=job.plan.shard_count(size), actors=request.actors or 0)
@@ -192,9 +204,11 @@ def _compute(
             progress.advance(len(result.done) + len(result.failures))
         committer.flush()
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt)
-        committer.flush()  # what is finished is kept
-        record_run(store, run, "stopped" if stopped else "failed", committer.counts.asdict(), str(error) or "stopped")
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        state, reason = ("stopped", "stopped") if stopped else ("failed", str(error) or type(error).__name__)
+        with contextlib.suppress(FerstoreError, OSError):  # the first error is the one to tell
+            committer.flush()  # what is finished is kept
+            record_run(store, run, state, committer.counts.asdict(), reason)
         raise
     seconds = time.monotonic() - began
     report = job.report(
@@ -230,14 +244,16 @@ def _actors(job: _Job, resources: Resources) -> tuple[int, int]:
         gpus_per_actor=request.gpus_per_actor,
         memory=resources.memory,
     )
-    room = int(resources.gpus / request.gpus_per_actor if request.gpus_per_actor else resources.cpus)
+    room = actor_room(resources.nodes, cpus=1, gpus_per_actor=request.gpus_per_actor)
+    if request.actors is None:
+        actors = min(actors, max(1, room))
     if actors > room:
         raise InputError(
             f"{actors} actors on a cluster with {resources.cpus:g} CPUs and {resources.gpus:g} GPUs",
             allowed=f"at most {room}",
             hint="or give --actors auto",
         )
-    return actors, max(1, int(resources.cpus) // actors)
+    return actors, actor_cpus(actors, resources.nodes, gpus_per_actor=request.gpus_per_actor)
 
 
 def _not_landed(shards: Any, committer: Committer) -> Any:

@@ -9,6 +9,7 @@ child answers with one line of JSON, either ``{"width", "height", "mode", "hash"
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -64,7 +65,7 @@ class Prober:
                 answer = b""
             finally:
                 watchdog.cancel()
-            if answer:
+            if answer.endswith(b"\n"):
                 return _read_answer(answer)
             code = child.wait()
             problem = f"took longer than {TIMEOUT:.0f} s" if hung.is_set() else f"exit code {code}"
@@ -80,7 +81,8 @@ class Prober:
         child.wait()
         for pipe in (child.stdin, child.stdout):
             if pipe:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # what a dead child did not take
+                    pipe.close()
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._child is None:

@@ -28,7 +28,7 @@ from ferstore.store.rows import read_rows, replace_rows
 from ferstore.store.runs import new_run, record_run
 from ferstore.store.store import Store
 
-_READERS = 4  # each with a decoding process; four images of 100 million pixels at once stay below 2 GiB
+_READERS = 4  # each with a decoding process, whose memory `ferstore.image.probe.MEMORY` bounds
 _COMPARED = (
     "image_id",
     "source_url",
@@ -114,7 +114,7 @@ def ingest(
 
     Raises:
         SourceError: not a data set of that kind; nothing was changed.
-        InputError: an impossible name, or one that holds a data set of another kind.
+        InputError: an impossible name, or nothing to register.
         ConflictError: other writers kept getting there first.
     """
     progress = progress or Silent()
@@ -136,6 +136,8 @@ def ingest(
 
         def plan(pin: Pin) -> list[Change]:
             nonlocal planned
+            if _landed(pin, run.run_id):  # an earlier attempt did, and only its answer was lost
+                return []
             planned = _compare(store, pin, dataset, rows, errors, run.run_id)
             return planned.changes(store, pin)
 
@@ -161,6 +163,12 @@ def ingest(
         errors=tuple((row["item"], row["error"]) for row in errors[:5]),
         run_id=run.run_id if planned.writes and not dry_run else None,
     )
+
+
+def _landed(pin: Pin, run_id: str) -> bool:
+    """Whether a commit of this run is in the store."""
+    summaries = (s.summary for name in ("images", "quarantine") for s in pin.tables[name].metadata.snapshots)
+    return any(said and said.additional_properties.get("ferstore.run-id") == run_id for said in summaries)
 
 
 def default_name(kind: str, url: str) -> str:

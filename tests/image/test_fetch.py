@@ -140,7 +140,12 @@ def test_a_broken_archive_is_listed_once(fetcher: Fetcher, tmp_path: Path, monke
     (tmp_path / "a.zip").write_bytes(b"this is no archive")
     opened: list[str] = []
     original = fetch.open_binary
-    monkeypatch.setattr(fetch, "open_binary", lambda url: opened.append(url) or original(url))
+
+    def count(url: str) -> Any:
+        opened.append(url)
+        return original(url)
+
+    monkeypatch.setattr(fetch, "open_binary", count)
     for _ in range(3):
         with pytest.raises(FetchError, match="broken zip archive"):
             fetcher.read(f"zip://x.png::file://{tmp_path}/a.zip")

@@ -58,7 +58,7 @@ def test_only_the_last_three_frames_of_a_labelled_sequence_have_its_label(tmp_pa
 
 @pytest.mark.parametrize(
     ("number", "label"),
-    enumerate(["anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise"], start=1),
+    list(enumerate(["anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise"], start=1)),
 )
 def test_every_number_has_its_class(number: int, label: str, tmp_path: Path) -> None:
     sequence(tmp_path, "S005", "001", 1, f"   {number}.0000000e+00\n")

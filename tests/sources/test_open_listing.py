@@ -17,14 +17,14 @@ def test_an_unknown_kind_lists_the_kinds_and_suggests_the_nearest(tmp_path: Path
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_missing_folder_says_so_in_one_line(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="there is nothing at .*nowhere; check the path") as caught:
+    with pytest.raises(SourceError, match=r"there is nothing at .*nowhere; check the path") as caught:
         open_listing(kind, str(tmp_path / "nowhere"))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_folder_says_what_was_looked_for(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="found no files; allowed: .+; give the folder"):
+    with pytest.raises(SourceError, match=r"found no files; allowed: .+; give the folder"):
         open_listing(kind, str(tmp_path))
 
 

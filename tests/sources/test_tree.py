@@ -19,7 +19,7 @@ from ferstore.sources.tree import open_tree
 FILES = {
     "label.csv": b"\xef\xbb\xbfname\n",
     "b/ä é.png": b"1",
-    "a/x y::z.png": b"2",
+    "a/x y.png": b"2",
     ".DS_Store": b"",
     "a/._x.png": b"",
     ".git/x.png": b"",
@@ -67,7 +67,7 @@ def empty_memory() -> Iterator[None]:
 @pytest.mark.parametrize("make", [in_folder, in_memory, in_zip, in_tar])
 def test_a_tree_is_the_same_wherever_it_lies(make: Callable[[Path], str], tmp_path: Path) -> None:
     with open_tree(make(tmp_path)) as tree, Fetcher() as fetcher:
-        assert sorted(tree.files) == ["a/x y::z.png", "b/ä é.png", "label.csv"]
+        assert sorted(tree.files) == ["a/x y.png", "b/ä é.png", "label.csv"]
         assert len(tree.hidden) == 5
         assert tree.refused == ()
         assert tree.read_text("label.csv") == "name\n"
@@ -78,10 +78,10 @@ def test_a_tree_is_the_same_wherever_it_lies(make: Callable[[Path], str], tmp_pa
 
 def test_a_tar_lists_in_its_own_order_and_the_others_sorted(tmp_path: Path) -> None:
     with open_tree(in_tar(tmp_path)) as tree:
-        assert tree.files == ("label.csv", "b/ä é.png", "a/x y::z.png")
+        assert tree.files == ("label.csv", "b/ä é.png", "a/x y.png")
     for make in (in_folder, in_memory, in_zip):
         with open_tree(make(tmp_path)) as tree:
-            assert tree.files == ("a/x y::z.png", "b/ä é.png", "label.csv")
+            assert tree.files == ("a/x y.png", "b/ä é.png", "label.csv")
 
 
 def test_what_is_refused_by_the_archive_is_refused_by_the_tree(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_link_to_a_folder_is_refused_and_a_link_to_a_file_is_a_file(tmp_path: 
         assert [entry.item_id for entry in tree.refused] == ["a/circle"]
 
 
-def test_a_file_whose_remote_name_carries_a_signature_is_refused(tmp_path: Path) -> None:
+def test_a_remote_name_that_is_no_plain_path_is_refused() -> None:
     fsspec.filesystem("memory").pipe({"/set/a.png": b"", "/set/b\\c.png": b""})
     with open_tree("memory://set") as tree:
         assert tree.files == ("a.png",)
@@ -133,7 +133,7 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_empty(tmp_path: Path, m
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", closed)
-    with pytest.raises(SourceError, match="cannot list .*closed: permission denied"), open_tree(str(tmp_path)):
+    with pytest.raises(SourceError, match=r"cannot list .*closed: permission denied"), open_tree(str(tmp_path)):
         pass
 
 

@@ -1,0 +1,209 @@
+"""Planning is exact: every wanted image view that is missing is in one shard, and nothing else is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ferstore.extract.plan import (
+    ACTOR_MEMORY,
+    Plan,
+    actor_count,
+    actor_cpus,
+    actor_room,
+    plan_missing,
+    select_images,
+    shard_size,
+)
+
+Key = tuple[str, str]
+LAYERS = ("pool_3", "mixed_10", "mixed_9")
+VIEWS = ("identity", "hflip")
+
+ids = st.sampled_from([f"{n:02}" for n in range(12)])
+views = st.sampled_from([("identity",), ("hflip",), VIEWS])
+keys = st.sets(st.tuples(ids, st.sampled_from(VIEWS)))
+
+
+def images(rows: Sequence[tuple[str, str, str]]) -> pa.Table:
+    """Rows of (dataset, item_id, image_id)."""
+    return pa.table(
+        {
+            "image_id": pa.array([row[2] for row in rows], pa.string()),
+            "source_url": pa.array([f"file:///{row[0]}/{row[1]}" for row in rows], pa.string()),
+            "dataset": pa.array([row[0] for row in rows], pa.string()),
+            "item_id": pa.array([row[1] for row in rows], pa.string()),
+        }
+    )
+
+
+def key_table(found: set[Key]) -> pa.Table:
+    return pa.table(
+        {
+            "image_id": pa.array([key[0] for key in sorted(found)], pa.string()),
+            "view": pa.array([key[1] for key in sorted(found)], pa.string()),
+        }
+    )
+
+
+def planned(plan: Plan, size: int = 3, start: int = 0) -> list[tuple[Key, tuple[str, ...]]]:
+    return [((item.image_id, item.view), s.layers) for s in plan.shards(size, start) for item in s.items]
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[pa.Table, dict[str, set[Key]], set[Key], set[Key]]:
+    listed = draw(st.lists(st.tuples(st.sampled_from(["d", "e"]), ids, ids), unique_by=lambda row: row[:2]))
+    wanted = select_images(images(listed), draw(views))
+    layers = draw(st.lists(st.sampled_from(LAYERS), min_size=1, unique=True))
+    done = {layer: draw(keys) for layer in layers}
+    every = set(zip(wanted["image_id"].to_pylist(), wanted["view"].to_pylist(), strict=True))
+    return wanted, done, draw(keys), every
+
+
+@given(situation=situations(), size=st.integers(1, 7), start=st.integers(0, 50))
+def test_what_is_missing_and_not_quarantined_is_in_exactly_one_shard_with_its_missing_layers(
+    situation: tuple[pa.Table, dict[str, set[Key]], set[Key], set[Key]], size: int, start: int
+) -> None:
+    wanted, done, held, every = situation
+    plan = plan_missing(wanted, {layer: key_table(found) for layer, found in done.items()}, key_table(held))
+    expected = {
+        key: tuple(layer for layer in done if key not in done[layer])
+        for key in every - held
+        if any(key not in found for found in done.values())
+    }
+    got = planned(plan, size, start)
+    assert len(got) == len(expected)
+    assert dict(got) == expected
+    assert plan.todo == len(expected)
+    assert plan.features == sum(map(len, expected.values()))
+    assert plan.wanted == plan.present + plan.quarantined + plan.todo
+    assert plan.shard_count(size) == len(list(plan.shards(size)))
+    assert all(len(shard.items) <= size for shard in plan.shards(size))
+
+
+@given(situation=situations(), limit=st.integers(0, 30))
+def test_a_limit_leaves_out_the_rest_and_says_how_many(
+    situation: tuple[pa.Table, dict[str, set[Key]], set[Key], set[Key]], limit: int
+) -> None:
+    wanted, done, held, _ = situation
+    tables = {layer: key_table(found) for layer, found in done.items()}
+    full, limited = (plan_missing(wanted, tables, key_table(held), limit=n) for n in (None, limit))
+    assert limited.todo == min(limit, full.todo)
+    assert limited.beyond_limit == full.todo - limited.todo
+    assert set(planned(limited)) <= set(planned(full))
+
+
+@given(situation=situations(), size=st.integers(1, 5), start=st.integers(0, 100))
+def test_another_start_gives_the_same_shards_in_turned_order(
+    situation: tuple[pa.Table, dict[str, set[Key]], set[Key], set[Key]], size: int, start: int
+) -> None:
+    wanted, done, held, _ = situation
+    plan = plan_missing(wanted, {layer: key_table(found) for layer, found in done.items()}, key_table(held))
+    straight, turned = list(plan.shards(size)), list(plan.shards(size, start))
+    by = start % len(straight) if straight else 0
+    assert turned == straight[by:] + straight[:by]
+
+
+def test_one_image_under_several_items_is_one_work_item_with_every_url() -> None:
+    listed = [("b", "2", "same"), ("a", "9", "other"), ("a", "1", "same"), ("b", "1", "same")]
+    wanted = select_images(images(listed), ["identity"])
+    plan = plan_missing(wanted, {"pool_3": key_table(set())}, key_table(set()))
+    (shard,) = plan.shards(10)
+    assert [item.image_id for item in shard.items] == ["same", "other"]
+    assert shard.items[0].urls == ("file:///a/1", "file:///b/1", "file:///b/2")
+    assert (shard.items[0].dataset, shard.items[0].item_id) == ("a", "1")
+
+
+def test_views_multiply_the_images() -> None:
+    wanted = select_images(images([("a", "1", "x"), ("a", "2", "y")]), VIEWS)
+    plan = plan_missing(wanted, {"pool_3": key_table({("x", "hflip")})}, key_table(set()))
+    assert sorted(key for key, _ in planned(plan)) == [("x", "identity"), ("y", "hflip"), ("y", "identity")]
+
+
+def test_a_layer_committed_and_another_not_gives_a_shard_for_the_other_alone() -> None:
+    wanted = select_images(images([("a", "1", "x"), ("a", "2", "y")]), ["identity"])
+    done = {"pool_3": key_table({("x", "identity")}), "mixed_10": key_table(set())}
+    plan = plan_missing(wanted, done, key_table(set()))
+    assert dict(planned(plan)) == {("x", "identity"): ("mixed_10",), ("y", "identity"): ("pool_3", "mixed_10")}
+
+
+def test_no_images_are_an_empty_plan() -> None:
+    plan = plan_missing(select_images(images([]), VIEWS), {"pool_3": key_table(set())}, key_table(set()))
+    assert (plan.todo, plan.wanted, list(plan.shards(8, start=3))) == (0, 0, [])
+
+
+@given(
+    todo=st.integers(0, 10**7),
+    actors=st.integers(1, 1000),
+    batch_size=st.integers(1, 4096),
+    largest=st.sampled_from([256, 1024]),
+)
+def test_a_shard_is_whole_batches_within_its_bounds(todo: int, actors: int, batch_size: int, largest: int) -> None:
+    size = shard_size(todo, actors, batch_size, largest)
+    assert size % batch_size == 0
+    assert batch_size <= size <= max(batch_size, largest)
+    if size < largest // batch_size * batch_size:
+        assert size - batch_size < -(-todo // (16 * actors)) or size == batch_size
+
+
+def test_actors_fill_the_cluster_but_never_for_less_than_four_batches() -> None:
+    def count(**changed: float) -> int:
+        base = {"todo": 10**6, "batch_size": 32, "cpus": 8.0, "gpus": 0.0, "gpus_per_actor": 0.0, "memory": 64 << 30}
+        return actor_count(None, **{**base, **changed})  # type: ignore[arg-type]
+
+    assert count() == 8
+    assert count(memory=3 * ACTOR_MEMORY) == 3
+    assert count(memory=0) == 1
+    assert count(todo=300) == 3
+    assert count(todo=1) == 1
+    assert count(gpus=2.0, gpus_per_actor=0.5) == 4
+
+
+def test_actors_asked_for_are_the_actors_started() -> None:
+    assert actor_count(5, todo=1, batch_size=32, cpus=1, gpus=0, gpus_per_actor=0, memory=0) == 5
+
+
+nodes = st.lists(st.tuples(st.integers(1, 32).map(float), st.sampled_from([0.0, 1.0, 4.0])), min_size=1, max_size=5)
+
+
+@given(nodes=nodes, actors=st.integers(1, 40), gpus_per_actor=st.sampled_from([0.0, 0.2, 0.5, 1.0, 2.0]))
+def test_every_actor_fits_on_one_machine_with_as_many_cpus_as_can_be(
+    nodes: list[tuple[float, float]], actors: int, gpus_per_actor: float
+) -> None:
+    cpus = actor_cpus(actors, nodes, gpus_per_actor=gpus_per_actor)
+    if actor_room(nodes, cpus=1, gpus_per_actor=gpus_per_actor) >= actors:
+        assert actor_room(nodes, cpus=cpus, gpus_per_actor=gpus_per_actor) >= actors
+        assert actor_room(nodes, cpus=cpus + 1, gpus_per_actor=gpus_per_actor) < actors
+    else:
+        assert cpus == 1
+
+
+def test_one_actor_on_two_small_machines_takes_no_more_than_one_of_them() -> None:
+    assert actor_cpus(1, [(4.0, 0.0), (4.0, 0.0)], gpus_per_actor=0) == 4
+    assert actor_cpus(3, [(4.0, 0.0), (4.0, 0.0)], gpus_per_actor=0) == 2
+
+
+@pytest.mark.parametrize(("gpus", "share", "room"), [(0.6, 0.2, 3), (1.0, 0.3, 3), (1.0, 2.0, 0)])
+def test_shares_of_a_gpu_are_counted_despite_rounding(gpus: float, share: float, room: int) -> None:
+    assert actor_room([(16.0, gpus)], cpus=1, gpus_per_actor=share) == room
+
+
+def test_a_million_images_are_planned_as_columns_and_taken_shard_by_shard() -> None:
+    count = 1_000_000
+    numbers = pa.array(np.arange(count)).cast(pa.string())
+    listed = pa.table(
+        {"image_id": numbers, "source_url": numbers, "dataset": pa.array(["d"] * count), "item_id": numbers}
+    )
+    wanted = select_images(listed, ["identity"])
+    half = pa.table({"image_id": numbers.slice(0, count // 2), "view": pa.array(["identity"] * (count // 2))})
+    plan = plan_missing(wanted, {"pool_3": half, "mixed_10": half}, key_table(set()))
+    assert (plan.present, plan.todo, plan.shard_count(256)) == (count // 2, count // 2, 1954)
+    shards = plan.shards(256, start=1000)
+    sizes = Counter(len(shard.items) for shard, _ in zip(shards, range(3), strict=False))
+    assert sizes == {256: 3}

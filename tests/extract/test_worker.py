@@ -1,0 +1,159 @@
+"""One worker without Ray: what it writes, and what it does with pictures it cannot read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from drawn import noise_files, picture, write
+from stub_network import stub_factory
+
+from ferstore.extract.plan import Shard, WorkItem
+from ferstore.extract.worker import ShardResult, ShardWorker, Target
+from ferstore.image.decode import pixels
+from ferstore.store.files import StoredFile, file_digest
+from ferstore.store.schema import declared_schemas
+from ferstore.store.writer import feature_values
+
+LAYERS = ("pool_3", "mixed_10")
+
+
+def make_worker(folder: Path, batch_size: int = 4) -> ShardWorker:
+    targets = {layer: Target(declared_schemas()[layer], f"file://{folder}/{layer}") for layer in LAYERS}
+    return ShardWorker(
+        stub_factory()(), targets, extractor_id="e1", run_id="r1", batch_size=batch_size, decode_threads=2
+    )
+
+
+def work(data: bytes, *urls: str, view: str = "identity") -> WorkItem:
+    return WorkItem(hashlib.sha256(data).hexdigest(), view, urls, "d", urls[0] if urls else "none")
+
+
+def work_of(folder: Path, files: dict[str, bytes], view: str = "identity") -> list[WorkItem]:
+    write(folder, files)
+    return [work(data, f"file://{folder}/{name}", view=view) for name, data in files.items()]
+
+
+def run(folder: Path, items: Sequence[WorkItem], batch_size: int = 4) -> ShardResult:
+    return make_worker(folder / "out", batch_size).run(Shard(tuple(items), LAYERS))
+
+
+def features(result: ShardResult, layer: str) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    file = result.files[result.layers.index(layer)]
+    rows = pq.read_table(file.url.removeprefix("file://"))
+    return feature_values(declared_schemas()[layer], rows[layer].combine_chunks())
+
+
+def column(file: StoredFile, name: str) -> list[object]:
+    found: list[object] = pq.read_table(file.url.removeprefix("file://"), columns=[name])[name].to_pylist()
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 9])
+def test_every_picture_has_its_own_features_in_shard_order_whatever_the_last_batch_holds(
+    tmp_path: Path, count: int
+) -> None:
+    files = noise_files(count)
+    items = work_of(tmp_path, files)
+    result = run(tmp_path, items)
+    assert (result.done, result.failures, result.layers) == (tuple(items), (), LAYERS)
+    network = stub_factory()()
+    expected = [network(pixels(data)[np.newaxis]) for data in files.values()]
+    for layer, file in zip(result.layers, result.files, strict=True):
+        assert file.rows == count
+        assert column(file, "image_id") == [item.image_id for item in items]
+        assert set(column(file, "extractor_id")) == {"e1"}
+        wanted = np.concatenate([one[layer] for one in expected])
+        np.testing.assert_allclose(features(result, layer), wanted, rtol=1e-3)
+
+
+def test_files_conform_to_their_tables_and_are_named_by_their_digest(tmp_path: Path) -> None:
+    result = run(tmp_path, work_of(tmp_path, noise_files(3)))
+    for layer, file in zip(result.layers, result.files, strict=True):
+        assert pq.read_schema(file.url.removeprefix("file://")).remove_metadata() == declared_schemas()[layer].arrow()
+        assert file_digest(file.url) == (file.sha256, file.nbytes)
+        assert file.url.startswith(f"file://{tmp_path}/out/{layer}/r1-")
+
+
+def test_the_columns_beside_a_map_are_those_of_the_map(tmp_path: Path) -> None:
+    result = run(tmp_path, work_of(tmp_path, noise_files(2)))
+    maps = features(result, "mixed_10").astype(np.float32).reshape(2, -1)
+    file = result.files[1]
+    for name, expected in {
+        "mean": maps.mean(axis=1),
+        "maximum": maps.max(axis=1),
+        "zeros": (maps == 0).mean(axis=1),
+        "norm": np.linalg.norm(maps, axis=1),
+    }.items():
+        np.testing.assert_allclose(np.array(column(file, name), np.float32), expected, rtol=1e-3)
+
+
+def test_the_mirrored_view_is_the_features_of_the_mirrored_picture(tmp_path: Path) -> None:
+    data = picture(1)
+    (item,) = work_of(tmp_path, {"a.png": data}, view="hflip")
+    result = run(tmp_path, [item])
+    mirrored = stub_factory()()(np.ascontiguousarray(pixels(data)[np.newaxis, :, ::-1]))["mixed_10"]
+    np.testing.assert_allclose(features(result, "mixed_10"), mirrored, rtol=1e-3)
+    assert column(result.files[0], "view") == ["hflip"]
+    assert not np.allclose(mirrored, stub_factory()()(pixels(data)[np.newaxis])["mixed_10"])
+
+
+def test_a_broken_picture_fails_alone(tmp_path: Path) -> None:
+    files = {**noise_files(5), "broken.png": b"no picture", "cut.png": picture(9)[:60], **noise_files(4, first=5)}
+    items = work_of(tmp_path, files)
+    result = run(tmp_path, items)
+    assert [failure.item.item_id.rsplit("/", 1)[1] for failure in result.failures] == ["broken.png", "cut.png"]
+    assert "not an image of a known format" in result.failures[0].error
+    assert len(result.done) == 9
+    assert column(result.files[0], "image_id") == [item.image_id for item in result.done]
+
+
+def test_a_shard_of_broken_pictures_only_writes_no_file(tmp_path: Path) -> None:
+    result = run(tmp_path, work_of(tmp_path, {"a.png": b"1", "b.png": b"2"}))
+    assert (result.files, result.done, len(result.failures)) == ((), (), 2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_changed_since_ingest_is_never_computed_under_its_old_identity(tmp_path: Path) -> None:
+    (item,) = work_of(tmp_path, {"a.png": picture(1)})
+    write(tmp_path, {"a.png": picture(2)})
+    result = run(tmp_path, [item])
+    assert [failure.error for failure in result.failures] == [
+        "the file changed since it was ingested; ingest the data set again"
+    ]
+
+
+@pytest.mark.parametrize("first", ["missing", "changed"])
+def test_a_picture_is_read_from_the_next_place_where_the_first_has_it_no_longer(tmp_path: Path, first: str) -> None:
+    data = picture(1)
+    write(tmp_path, {"b/there.png": data, "a/changed.png": picture(2)})
+    item = work(data, f"file://{tmp_path}/a/{first}.png", f"file://{tmp_path}/b/there.png")
+    result = run(tmp_path, [item])
+    assert (result.done, result.failures) == ((item,), ())
+
+
+def test_a_picture_that_is_nowhere_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    result = run(tmp_path, [work(b"x", f"file://{tmp_path}/gone.png")])
+    assert "gone.png" in result.failures[0].error
+
+
+def test_a_disk_that_cannot_be_written_ends_the_shard_not_the_items(tmp_path: Path) -> None:
+    items = work_of(tmp_path, noise_files(2))
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(OSError, match="out"):
+        run(tmp_path, items)
+
+
+def test_an_error_of_the_network_ends_the_shard(tmp_path: Path) -> None:
+    def network(pictures: object) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+        raise RuntimeError("out of memory")
+
+    targets = {layer: Target(declared_schemas()[layer], f"file://{tmp_path}/out/{layer}") for layer in LAYERS}
+    worker = ShardWorker(network, targets, extractor_id="e", run_id="r", batch_size=2, decode_threads=1)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        worker.run(Shard(tuple(work_of(tmp_path, noise_files(3))), LAYERS))
+    assert not (tmp_path / "out").exists()
