@@ -40,7 +40,7 @@ def show_ingest(report: IngestReport, *, dry_run: bool) -> None:
         f"  {would}added {report.added:,}, changed {report.changed:,}, unchanged {report.unchanged:,}, "
         f"quarantined {report.quarantined:,}, listed twice {report.duplicates:,}"
     )
-    say(f"  {report.images:,} distinct images; {report.same_bytes:,} items share another item's bytes")
+    say(f"  {report.images:,} distinct images; items with the bytes of another item: {report.same_bytes:,}")
     if report.no_longer_listed:
         say(f"  {report.no_longer_listed:,} items of earlier ingests are no longer listed; they stay")
     if report.ignored:
@@ -50,11 +50,9 @@ def show_ingest(report: IngestReport, *, dry_run: bool) -> None:
     differing = [e for e in report.expected if e.difference]
     if report.expected and not differing:
         say("  all counts are those of the published data set")
-    for expectation in differing:
-        say(
-            f"  {expectation.what}: {expectation.found:,}, published {expectation.expected:,} "
-            f"({expectation.difference:+,})"
-        )
+    if differing:
+        counts = (f"{e.what} {e.found:,} of {e.expected:,} ({e.difference:+,})" for e in differing)
+        say(f"  differs from the published data set: {'; '.join(counts)}")
     for item, error in report.errors:
         tell(f"  quarantined {item}: {error}")
     if report.quarantined > len(report.errors):

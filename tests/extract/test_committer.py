@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from ferstore.extract.identity import Extractor
 from ferstore.extract.plan import WorkItem
 from ferstore.extract.worker import Failure, ShardResult, feature_rows
 from ferstore.store import commit as commit_module
+from ferstore.store.catalog import commit_transactions
 from ferstore.store.files import write_data_file
 from ferstore.store.runs import new_run
 from ferstore.store.store import Store, init_store, open_store
@@ -30,8 +31,8 @@ EXTRACTOR = Extractor("random", "random", "0" * 64, 0, "v", "p", "float32", "flo
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    yield init_store(str(tmp_path / "store"))
+def store(tmp_path: Path) -> Store:
+    return init_store(str(tmp_path / "store"))
 
 
 def work(number: int, view: str = "identity") -> WorkItem:
@@ -80,10 +81,9 @@ def quarantine(store: Store) -> list[tuple[Any, ...]]:
 def lose_answers(monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
     """Let the next commits happen and then fail, as when the connection drops before the answer."""
     lost: list[int] = []
-    real = commit_module.commit_transactions
 
     def commit_and_lose(*arguments: Any) -> None:
-        real(*arguments)
+        commit_transactions(*arguments)
         if len(lost) < times:
             lost.append(1)
             raise OperationalError("update", {}, Exception("connection lost"))
@@ -143,11 +143,9 @@ def test_a_reader_sees_both_layers_of_a_shard_or_neither(store: Store, monkeypat
         found = [sum(file.record_count for file in pin.data_files(layer)) for layer in LAYERS]
         seen.append((found[0], found[1]))
 
-    real = commit_module.commit_transactions
-
     def watched(*arguments: Any) -> None:
         look()
-        real(*arguments)
+        commit_transactions(*arguments)
         look()
 
     monkeypatch.setattr(commit_module, "commit_transactions", watched)
@@ -159,14 +157,13 @@ def test_a_reader_sees_both_layers_of_a_shard_or_neither(store: Store, monkeypat
 def test_a_commit_that_is_refused_lands_in_no_layer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     by, other = committer(store), committer(store)
     late = shard(by, range(4))
-    real = commit_module.commit_transactions
     raced: list[int] = []
 
     def race(*arguments: Any) -> None:
         if not raced:  # between this job's plan and its commit, another one moves one of the two tables
             raced.append(1)
             commit(other, shard(other, range(2, 6), layers=("mixed_10",)))
-        real(*arguments)
+        commit_transactions(*arguments)
 
     monkeypatch.setattr(commit_module, "commit_transactions", race)
     assert commit(by, late)["computed"] == 4

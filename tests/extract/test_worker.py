@@ -42,10 +42,10 @@ def run(folder: Path, items: Sequence[WorkItem], batch_size: int = 4) -> ShardRe
     return make_worker(folder / "out", batch_size).run(Shard(tuple(items), LAYERS))
 
 
-def features(result: ShardResult, layer: str) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def features(result: ShardResult, layer: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     file = result.files[result.layers.index(layer)]
     rows = pq.read_table(file.url.removeprefix("file://"))
-    return feature_values(declared_schemas()[layer], rows[layer].combine_chunks())
+    return np.asarray(feature_values(declared_schemas()[layer], rows[layer].combine_chunks()), np.float32)
 
 
 def column(file: StoredFile, name: str) -> list[object]:
@@ -81,7 +81,7 @@ def test_files_conform_to_their_tables_and_are_named_by_their_digest(tmp_path: P
 
 def test_the_columns_beside_a_map_are_those_of_the_map(tmp_path: Path) -> None:
     result = run(tmp_path, work_of(tmp_path, noise_files(2)))
-    maps = features(result, "mixed_10").astype(np.float32).reshape(2, -1)
+    maps = features(result, "mixed_10").reshape(2, -1)
     file = result.files[1]
     for name, expected in {
         "mean": maps.mean(axis=1),
