@@ -16,11 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ferstore.errors import DecodeError, FerstoreError, FetchError, InputError
+from ferstore.image.archive import SUFFIXES
 from ferstore.image.fetch import Fetcher
 from ferstore.image.location import redact
 from ferstore.image.probe import Prober
 from ferstore.progress import Progress, Silent
 from ferstore.sources import open_listing
+from ferstore.sources.folder import TABLE_SUFFIXES
 from ferstore.sources.item import Duplicate, Expectation, Item, Listing, Refused
 from ferstore.store.commit import Change, transact
 from ferstore.store.pin import Pin
@@ -172,11 +174,16 @@ def _landed(pin: Pin, run_id: str) -> bool:
 
 
 def default_name(kind: str, url: str) -> str:
-    """The name of a data set that was given none: its kind, or the last part of a folder's URL without suffixes."""
+    """The name of a data set that was given none: its kind, or the last part of the URL of a folder or file.
+
+    An archive's or a table's suffix is left out; a folder's dots stay, since ``v1.2`` and ``v1.3`` are two sets.
+    """
     if kind != "folder":
         return kind
-    last = url.split("::")[-1].rstrip("/").rsplit("/", 1)[-1]
-    return last.split(".")[0] or "folder"
+    last = url.split("::")[-1].partition("://")[2].rstrip("/").rsplit("/", 1)[-1]
+    suffixes = sorted((*SUFFIXES, *TABLE_SUFFIXES), key=len, reverse=True)
+    suffix = next((suffix for suffix in suffixes if last.casefold().endswith(suffix)), "")
+    return last[: len(last) - len(suffix)] or "folder"
 
 
 def _dataset_name(name: str) -> str:

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from ferstore.errors import InputError
-from ferstore.sources.faces import EXPRESSIONS, Subject, draw
+from ferstore.sources.faces import draw
+from ferstore.sources.people import EXPRESSIONS, Subject
 
 CAST: Final = 12
 """How many people a seed knows."""

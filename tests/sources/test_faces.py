@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from ferstore.errors import InputError
-from ferstore.sources.faces import EXPRESSIONS, Expression, Subject, draw, expression_at
+from ferstore.sources.faces import draw
+from ferstore.sources.people import EXPRESSIONS, Expression, Subject, expression_at
 
 SIZE = 48
 BLOCK = 3  # pixels; changes are compared as means of blocks, which a shift of the head by a pixel leaves alone

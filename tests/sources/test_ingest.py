@@ -308,7 +308,9 @@ def test_a_place_without_images_changes_nothing(store: Store, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("kind", "url", "name"),
     [
-        ("folder", "file:///data/my.faces/", "my"),
+        ("folder", "file:///data/faces-1.2/", "faces-1.2"),
+        ("folder", "s3://bucket/labels.CSV", "labels"),
+        ("folder", "memory://faces", "faces"),
         ("folder", "file:///data/faces.tar.gz", "faces"),
         ("folder", "zip://inner::file:///data/faces.zip", "faces"),
         ("folder", "file:///", "folder"),

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from ferstore.errors import InputError
-from ferstore.sources.faces import EXPRESSIONS
 from ferstore.sources.layouts import Drawn, cast, write_ckplus, write_ferplus, write_jaffe
+from ferstore.sources.people import EXPRESSIONS
 
 SMALL = (17, 18, 16)
 CKPLUS_CODES = dict(enumerate(["anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise"], start=1))
