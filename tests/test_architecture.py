@@ -1,0 +1,77 @@
+"""Imports point one way, and the heavy ones are where they are allowed."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STAGES = {"sources", "extract", "train", "report"}
+RANK = {
+    "errors": -1,
+    **dict.fromkeys(("progress", "labels", "config"), 0),
+    **dict.fromkeys(("image", "cluster"), 1),
+    "store": 2,
+    "query": 3,
+    **dict.fromkeys(STAGES, 4),
+    "api": 5,
+    "terminal": 5,
+    "rendering": 6,
+    "demo": 7,
+    "cli": 8,
+}
+MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "ferstore").rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+    return found
+
+
+def part(dotted: str) -> str:
+    return dotted.split(".")[1] if "." in dotted else ""
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.name != "__init__.py" or len(path.parts) > 2], ids=str
+)
+def test_imports_point_down_the_picture(path: Path) -> None:
+    own = path.with_suffix("").parts[1]
+    assert own in RANK, f"{own} has no place in the picture: give it one here"
+    for name in imported(path):
+        if name.startswith("ferstore.") and part(name) in RANK and part(name) != own:
+            assert RANK[part(name)] < RANK[own], f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_tensorflow_and_ray_stay_where_they_belong(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imported(path)}
+    text = path.as_posix()
+    if roots & {"tensorflow", "keras"}:
+        assert text == "ferstore/extract/inception.py" or text.startswith("ferstore/train/")
+    if "ray" in roots:
+        assert text in ("ferstore/extract/pool.py", "ferstore/train/run.py", "ferstore/cluster.py")
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("ferstore.cli", ("tensorflow", "keras", "ray", "duckdb", "pyiceberg", "pyarrow", "numpy")),
+        ("ferstore.api", ("tensorflow", "keras", "ray")),
+        ("ferstore.extract.run", ("tensorflow", "keras", "ray")),
+        ("ferstore.image.probe", ("tensorflow", "ray", "duckdb", "pyiceberg", "pyarrow")),
+    ],
+)
+def test_heavy_imports_are_lazy(module: str, absent: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print(*(set({absent!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
