@@ -284,3 +284,18 @@ def test_results_come_as_arrow_numpy_and_rows(store: Store, vectors: np.ndarray)
     assert np.array_equal(result.numpy()["pool_3"], vectors[:5])
     assert result.rows()[0][0] == IDS[0]
     assert "5 rows" in repr(result)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("enable_external_access", "false"),
+        ("lock_configuration", "true"),
+        ("autoload_known_extensions", "false"),
+        ("autoinstall_known_extensions", "false"),
+        ("python_enable_replacements", "false"),
+        ("temp_directory", ""),
+    ],
+)
+def test_the_connection_is_locked_behind_the_parser_too(store: Store, setting: str, value: str) -> None:
+    assert rows(store, f"select current_setting('{setting}')::varchar") == [(value,)]
