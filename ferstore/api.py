@@ -194,9 +194,7 @@ class FeatureStore:
         """Images nearest to a stored one (by image_id) or to an image file, which is computed first.
 
         Raises:
-            InputError: neither an image of the store nor a file.
-            FetchError: the file cannot be read.
-            DecodeError: the file is no image.
+            InputError: neither an image of the store nor an image file.
         """
         pin = self.store.pin(at)
         if _is_image_id(image):

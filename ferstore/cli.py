@@ -73,6 +73,14 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done;
 At = Annotated[str | None, typer.Option("--at", help="A tag, snapshot id or ISO time; the newest state otherwise.")]
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"ferstore {version('ferstore')}\n")
+        raise typer.Exit(DONE)
+
+
 @app.callback()
 def _globals(
     store: Annotated[
@@ -82,14 +90,11 @@ def _globals(
         str | None, typer.Option("--catalog", help="postgresql:// or REST http(s):// URI [FERSTORE_CATALOG].")
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_say_version)
+    ] = False,
 ) -> None:
     _Globals.store, _Globals.catalog, _Globals.debug = store, catalog, debug
-    if version:
-        from importlib.metadata import version as installed
-
-        sys.stdout.write(f"ferstore {installed('ferstore')}\n")
-        raise typer.Exit(DONE)
 
 
 @app.command(rich_help_panel=_FILL)
@@ -103,7 +108,7 @@ def init(
 
     if dry_run:
         url = _Globals.store or api.default_store_url()
-        terminal.say(f"would make a store at {url}")
+        terminal.print_json({"would_make": url}) if as_json else terminal.say(f"would make a store at {url}")
         return
     store = api.init(_Globals.store, catalog=_Globals.catalog, map_dtype=maps.value if maps else None)
     if as_json:
@@ -220,8 +225,8 @@ def similar(
     from ferstore import rendering, terminal
 
     store = _open()
-    rendering.warn_random(store, at, {layer})
     found = store.similar(image, k=k, layer=layer, extractor_id=extractor, at=at)
+    rendering.warn_random(store, at, {layer})
     if as_json:
         terminal.print_json({"image": image, "layer": layer, "neighbours": found})
     else:
@@ -260,7 +265,10 @@ def snapshots(
     """Every commit, newest first, with what made it. Example: ferstore snapshots --table images"""
     from ferstore import rendering, terminal
 
-    found = [s for s in _open().snapshots() if table in (None, s.table)]
+    store = _open()
+    if table is not None and table not in store.store.schemas:
+        raise InputError(f"unknown table {table!r}", allowed=", ".join(store.store.schemas))
+    found = [s for s in store.snapshots() if table in (None, s.table)]
     terminal.print_json({"snapshots": found}) if as_json else rendering.show_snapshots(found)
 
 
@@ -422,7 +430,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(given, prog_name="ferstore", standalone_mode=False)
     except _UsageError as error:
-        code = _fail(BAD_INPUT, f"{error.format_message()} see: ferstore --help")  # type: ignore[attr-defined]
+        problem = error.format_message().rstrip(".") or "no command given"  # type: ignore[attr-defined]
+        code = _fail(BAD_INPUT, f"{problem}; see: ferstore --help")
     except FerstoreError as error:
         code = _fail(error.exit_code, str(error))
     except BrokenPipeError:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ferstore.errors import InputError
+from ferstore.errors import InputError, QueryError
+from ferstore.query.statement import one_line
 from ferstore.store.files import local_path, normalise
 from ferstore.terminal import (
     Format,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from ferstore.api import FeatureStore, SnapshotInfo, TableInfo
     from ferstore.extract.request import ExtractReport
     from ferstore.query.diff import Diff
+    from ferstore.query.session import Cursor
     from ferstore.sources.ingest import IngestReport
     from ferstore.store.verify import VerifyReport
 
@@ -101,44 +104,66 @@ def _estimate(report: ExtractReport, store: FeatureStore, todo: int) -> str:
 def show_query(
     store: FeatureStore, query: str, *, at: str | None, kind: Format, output: Path | None, as_json: bool
 ) -> None:
-    """Run a query and print or write its rows.
+    """Run a query and print or write its rows. A file is written whole or not at all.
 
     Raises:
-        InputError: Parquet without a file, or a file inside the store.
+        InputError: Parquet without a file, a file that cannot be made, or one inside the store.
+        QueryError: see `ferstore.query.session.Session.execute`.
     """
     if output is not None:
-        root = local_path(store.url)
-        if root is not None and Path(str(local_path(normalise(str(output))))).is_relative_to(root):
-            raise InputError(f"--output {output} lies inside the store", hint="choose a path outside it")
+        _check_output(store, output)
+        if as_json:
+            raise InputError(f"--json with --output {output}", hint="give --format json --output FILE")
     elif kind == "parquet":
         raise InputError("--format parquet without --output", hint="give --output FILE.parquet")
     session = store.session(at)
-    warn_random(store, at, session.tables_named(query))
     with session.execute(query) as cursor:
         names = cursor.columns.names
-        if kind == "parquet" and output is not None:
-            batches = cursor.batches()
-            with pq.ParquetWriter(output, batches.schema) as writer:
-                for batch in batches:
-                    writer.write_batch(batch)
-            return
-        if as_json:
+        if output is not None:
+            _write_rows(cursor, kind, output)
+        elif as_json:
             rows = [dict(zip(names, map(jsonable, row), strict=True)) for row in cursor.rows()]
             print_json({"columns": names, "types": cursor.columns.types, "rows": rows})
-            return
-        if output is None and kind == "table":
+        elif kind == "table":
             print_table(names, cursor.rows(), numbers=_numeric(cursor.columns))
-            return
-        text = io.StringIO()
-        out: Any = output.open("w", encoding="utf-8", newline="") if output else None
-        try:
-            target = out or text
-            (write_json_rows if kind == "json" else write_csv)(names, cursor.rows(), target)
-        finally:
-            if out:
-                out.close()
-        if output is None:
+        else:
+            text = io.StringIO()  # nothing of a query that fails on its way
+            (write_json_rows if kind == "json" else write_csv)(names, cursor.rows(), text)
             say(text.getvalue().rstrip("\n"))
+    warn_random(store, at, session.tables_named(query))
+
+
+def _check_output(store: FeatureStore, output: Path) -> None:
+    root = local_path(store.url)
+    if root is not None and Path(str(local_path(normalise(str(output))))).is_relative_to(root):
+        raise InputError(f"--output {output} lies inside the store", hint="choose a path outside it")
+    if output.is_dir() or not output.parent.is_dir():
+        what = "is a folder" if output.is_dir() else "is in no folder that is there"
+        raise InputError(f"--output {output} {what}", hint="name a file in a folder that exists")
+
+
+def _write_rows(cursor: Cursor, kind: Format, output: Path) -> None:
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        if kind == "parquet":
+            batches = cursor.batches()
+            with pq.ParquetWriter(partial, batches.schema) as writer:
+                for batch in _checked(batches):
+                    writer.write_batch(batch)
+        else:
+            with partial.open("w", encoding="utf-8", newline="") as out:
+                (write_json_rows if kind == "json" else write_csv)(cursor.columns.names, cursor.rows(), out)
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _checked(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """Batches, with the errors of the query that makes them told as such."""
+    try:
+        yield from batches
+    except (pa.ArrowException, OSError) as error:
+        raise QueryError(one_line(error), hint="mend the query") from error
 
 
 def _numeric(columns: Any) -> list[str]:

@@ -9,6 +9,8 @@ from ferstore.extract.plan import Shard, WorkItem
 
 KILLS_TO_QUARANTINE = 2
 FAILURES_TO_STOP = 3
+NEIGHBOURS = 4
+"""Bad images side by side that are still told from a machine without memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,9 @@ def after_failure(shard: Shard, error: str) -> Decision:
 
 
 def deaths_to_stop(largest_shard: int) -> int:
-    """Deaths in a row, with no shard done between them, after which it is not the images: bisecting one bad image
-    takes log2 of a shard and two more."""
-    return largest_shard.bit_length() + KILLS_TO_QUARANTINE + 4
+    """Deaths in a row at one actor, with no shard done between them, after which it is not the images.
+
+    Finding one bad image takes a death with a neighbour, log2 of a shard and two more; each bad image beside it takes
+    at most three. More than `NEIGHBOURS` in a row are taken for a machine that kills whatever runs on it.
+    """
+    return largest_shard.bit_length() + 3 * NEIGHBOURS + KILLS_TO_QUARANTINE

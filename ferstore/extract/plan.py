@@ -6,7 +6,9 @@ Nothing here reads or writes; the same arguments give the same plan on every mac
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +59,10 @@ class Shard:
     failures: int = 0
 
 
+Place = tuple[int, int]
+"""A group of a plan, and a row of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Everything that is missing.
@@ -85,24 +91,47 @@ class Plan:
         """Features to compute: image views times their missing layers."""
         return sum(len(rows) * len(layers) for layers, rows in self.groups)
 
-    def shard_count(self, size: int) -> int:
-        """Number of shards of at most ``size`` items."""
-        return sum(math.ceil(len(rows) / size) for _, rows in self.groups)
+    def places(self, size: int) -> list[Place]:
+        """Where each shard of at most ``size`` items begins."""
+        return [(group, at) for group, (_, rows) in enumerate(self.groups) for at in range(0, len(rows), size)]
 
-    def shards(self, size: int, start: int = 0) -> Iterator[Shard]:
-        """All shards, beginning at number ``start`` and going round.
+    def shard(self, place: Place, size: int) -> Shard:
+        """The shard at one of `places`."""
+        group, at = place
+        layers, rows = self.groups[group]
+        items = tuple(
+            WorkItem(row["image_id"], row["view"], tuple(row["urls"]), row["dataset"], row["item_id"])
+            for row in rows.slice(at, size).to_pylist()
+        )
+        return Shard(items, layers)
 
-        Two jobs that begin at different places do little of the same work twice.
-        """
-        starts = [(g, at) for g, (_, rows) in enumerate(self.groups) for at in range(0, len(rows), size)]
-        turn = start % len(starts) if starts else 0
-        for group, at in starts[turn:] + starts[:turn]:
-            layers, rows = self.groups[group]
-            items = tuple(
-                WorkItem(row["image_id"], row["view"], tuple(row["urls"]), row["dataset"], row["item_id"])
-                for row in rows.slice(at, size).to_pylist()
-            )
-            yield Shard(items, layers)
+
+def shards_left(
+    plan: Plan, size: int, landed: Callable[[WorkItem, Sequence[str]], bool], chance: random.Random
+) -> Iterator[tuple[Shard, int]]:
+    """All shards less what another job has committed meanwhile.
+
+    It begins anywhere, and where another job has been it goes on anywhere else: two jobs that follow each other through
+    the same list would compute all of it twice.
+
+    Args:
+        plan: what is missing.
+        size: most items of a shard.
+        landed: whether an item is committed in all these layers by now.
+        chance: makes the places.
+
+    Yields:
+        A shard, maybe empty, and how many of its items had landed.
+    """
+    places = deque(plan.places(size))
+    elsewhere = True
+    while places:
+        if elsewhere:
+            places.rotate(-chance.randrange(len(places)))
+        shard = plan.shard(places.popleft(), size)
+        left = tuple(item for item in shard.items if not landed(item, shard.layers))
+        elsewhere = len(left) < len(shard.items)
+        yield Shard(left, shard.layers), len(shard.items) - len(left)
 
 
 def select_images(images: pa.Table, views: Sequence[str]) -> pa.Table:

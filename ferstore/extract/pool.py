@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 IN_FLIGHT = 2
 """Shards an actor holds: one in the network while the next decodes."""
+BUILDS_TO_STOP = 3
+"""Actors that die in a row as they are built, after which it is no accident."""
 
 
 class Worker(Protocol):
@@ -99,8 +101,10 @@ class Pool:
             "scheduling_strategy": "SPREAD",
         }
         self._size = actors
-        self._deaths_to_stop = deaths_to_stop(largest_shard)
+        self._deaths_to_stop = actors * deaths_to_stop(largest_shard)
         self._deaths = 0
+        self._stillbirths = 0
+        self._suspects: list[Failure] = []
         self._actors: list[_Actor] = []
 
     def run(self, shards: Iterator[Shard]) -> Iterator[ShardResult]:
@@ -116,8 +120,11 @@ class Pool:
                 while len(self._actors) < self._size:
                     self._actors.append(self._start())
                 for actor in self._actors:
-                    more = self._fill(actor, shards, again) if more or again else more
+                    # What is given to an actor only once it is built cannot be blamed for a death before.
+                    if actor.node is not None and (more or again):
+                        more = self._fill(actor, shards, again)
                 if not more and not again and not any(actor.in_flight for actor in self._actors):
+                    yield from self._convict()
                     return
                 yield from self._step(again)
         finally:
@@ -154,13 +161,13 @@ class Pool:
             try:
                 value = ray.get(reference)
             except (RayActorError, OutOfMemoryError) as error:
-                yield from self._apply(self._bury(actor, error), again)
+                self._apply(self._bury(actor, error), again)
                 return
             except RayTaskError as error:
                 if isinstance(error.cause, FerstoreError):
                     raise error.cause from error
                 shard = actor.in_flight.pop(reference)
-                yield from self._apply((after_failure(shard, f"{type(error.cause).__name__}: {error.cause}"),), again)
+                self._apply((after_failure(shard, f"{type(error.cause).__name__}: {error.cause}"),), again)
                 continue
             except RayError as error:
                 raise ExtractError(
@@ -168,10 +175,12 @@ class Pool:
                 ) from error
             if reference == actor.ready:
                 actor.node = value
+                self._stillbirths = 0
             else:
                 del actor.in_flight[reference]
                 self._deaths = 0
                 yield value
+                yield from self._convict()
 
     def _bury(self, actor: _Actor, error: RayActorError | OutOfMemoryError) -> tuple[Decision, ...]:
         """Take a dead actor out and decide about its shards."""
@@ -179,27 +188,41 @@ class Pool:
         ray.kill(actor.handle)  # out of reach is not dead yet, and its successor needs the place
         if isinstance(error, RayActorError) and error.actor_init_failed:
             raise ExtractError(f"an actor cannot be built: {_reason(error)}", hint="it would fail again") from error
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        node_alive = actor.node is None or actor.node in alive
-        self._deaths += node_alive
         log.warning("an actor died with %d shards in it: %s", len(actor.in_flight), str(error).splitlines()[0])
-        if self._deaths >= self._deaths_to_stop or (actor.node is None and self._deaths > IN_FLIGHT):
-            raise ExtractError(
-                f"{self._deaths} actors died in a row, with no shard done between them; the last: {_reason(error)}",
-                hint="too little memory is the usual cause: try --actors 1 (Ray logs: /tmp/ray/session_latest/logs)",
-            ) from error
+        if actor.node is None:
+            self._stillbirths += 1
+            if self._stillbirths >= BUILDS_TO_STOP:
+                raise _died(f"{self._stillbirths} actors died in a row as they were built", error) from error
+            return ()
+        node_alive = actor.node in {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        self._deaths += node_alive
+        if self._deaths >= self._deaths_to_stop:
+            raise _died(f"{self._deaths} actors died in a row, with no shard done between them", error) from error
         return after_death(tuple(actor.in_flight.values()), node_alive=node_alive)
 
-    def _apply(self, decisions: tuple[Decision, ...], again: deque[Shard]) -> Iterator[ShardResult]:
-        for decision in decisions:
+    def _convict(self) -> Iterator[ShardResult]:
+        """Quarantine what died alone, now that another shard came through: a machine without memory kills any."""
+        suspects, self._suspects = self._suspects, []
+        if suspects:
+            yield ShardResult((), (), (), tuple(suspects), 0.0)
+
+    def _apply(self, decisions: tuple[Decision, ...], again: deque[Shard]) -> None:
+        # To the front, in their order: halves are tried at once, so that a guilty item is found before the next.
+        for decision in reversed(decisions):
             match decision:
                 case Requeue(shard):
-                    again.append(shard)
+                    again.appendleft(shard)
                 case Quarantine(item, error):
-                    self._deaths = 0
-                    yield ShardResult((), (), (), (Failure(item, error),), 0.0)
+                    self._suspects.append(Failure(item, error))
                 case Stop(error):
                     raise ExtractError(error, hint="mend the cause and run the same command again; nothing is lost")
+
+
+def _died(what: str, error: Exception) -> ExtractError:
+    return ExtractError(
+        f"{what}; the last: {_reason(error)}",
+        hint="too little memory is the usual cause: try --actors 1 (Ray logs: /tmp/ray/session_latest/logs)",
+    )
 
 
 def _reason(error: Exception) -> str:

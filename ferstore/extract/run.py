@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import time
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from ferstore.extract.plan import (
     plan_missing,
     select_images,
     shard_size,
+    shards_left,
 )
 from ferstore.extract.request import ExtractReport, ExtractRequest
 from ferstore.extract.weights import Weights, resolve
@@ -35,7 +36,7 @@ from ferstore.image.decode import PREPROCESSING
 from ferstore.progress import Progress, Silent
 from ferstore.store.pin import Pin
 from ferstore.store.rows import read_rows
-from ferstore.store.runs import new_run, record_run
+from ferstore.store.runs import library_versions, new_run, record_run
 from ferstore.store.store import Store
 
 VARIANT = "keras.applications.InceptionV3"
@@ -78,7 +79,7 @@ def extract(
         job.weights.load()  # weights that do not fit are refused here already
     if dry_run or not job.plan.todo:
         size = job.shard_size(request.actors or 1)
-        return job.report(shards=job.plan.shard_count(size), actors=request.actors or 0)
+        return job.report(shards=len(job.plan.places(size)), actors=request.actors or 0)
     weights = job.weights.load() if network is None else None
     with cluster(address, cpus=cpus) as resources:
         return _compute(job, resources, network, weights, progress)
@@ -190,16 +191,15 @@ def _compute(
         gpus=request.gpus_per_actor,
         largest_shard=size,
     )
-    record_run(store, run, "running")
+    done_how = {"actors": actors, "cpus_each": cpus, "shard_size": size, "versions": library_versions()}
+    record_run(store, run, "running", details=done_how)
     progress.start("extract", job.plan.todo)
     progress.note(
-        f"{job.plan.todo} image views in {job.plan.shard_count(size)} shards on {actors} actors x {cpus} CPUs"
+        f"{job.plan.todo} image views in {len(job.plan.places(size))} shards on {actors} actors x {cpus} CPUs"
     )
     began = time.monotonic()
     try:
-        # Two jobs at once begin at different places, so that little is computed twice.
-        shards = job.plan.shards(size, zlib.crc32(run.run_id.encode()))
-        for result in pool.run(_not_landed(shards, committer)):
+        for result in pool.run(_shards(job.plan, size, committer)):
             committer.add(result)
             progress.advance(len(result.done) + len(result.failures))
         committer.flush()
@@ -208,17 +208,17 @@ def _compute(
         state, reason = ("stopped", "stopped") if stopped else ("failed", str(error) or type(error).__name__)
         with contextlib.suppress(FerstoreError, OSError):  # the first error is the one to tell
             committer.flush()  # what is finished is kept
-            record_run(store, run, state, committer.counts.asdict(), reason)
+            record_run(store, run, state, committer.counts.asdict(), reason, details=done_how)
         raise
     seconds = time.monotonic() - began
     report = job.report(
         **committer.counts.asdict(),
-        shards=job.plan.shard_count(size),
+        shards=len(job.plan.places(size)),
         actors=actors,
         run_id=run.run_id,
         seconds=seconds,
     )
-    record_run(store, run, "done", committer.counts.asdict())
+    record_run(store, run, "done", committer.counts.asdict(), details=done_how)
     _check_account(job, report)
     return report
 
@@ -256,13 +256,12 @@ def _actors(job: _Job, resources: Resources) -> tuple[int, int]:
     return actors, actor_cpus(actors, resources.nodes, gpus_per_actor=request.gpus_per_actor)
 
 
-def _not_landed(shards: Any, committer: Committer) -> Any:
-    """Shards less the items another job has committed meanwhile; they are counted as landed elsewhere."""
-    for shard in shards:
-        left = tuple(item for item in shard.items if not committer.landed(item, shard.layers))
-        committer.counts.landed_elsewhere += len(shard.items) - len(left)
-        if left:
-            yield Shard(left, shard.layers)
+def _shards(plan: Plan, size: int, committer: Committer) -> Iterator[Shard]:
+    """What is to be computed; items another job has committed meanwhile are counted as landed elsewhere."""
+    for shard, landed in shards_left(plan, size, committer.landed, random.Random()):  # noqa: S311
+        committer.counts.landed_elsewhere += landed
+        if shard.items:
+            yield shard
 
 
 def _check_account(job: _Job, report: ExtractReport) -> None:

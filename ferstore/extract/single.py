@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ferstore.errors import WeightsError
+from ferstore.errors import DecodeError, FetchError, InputError, WeightsError
 from ferstore.extract.layer import Layer
 from ferstore.extract.weights import resolve
 from ferstore.image.decode import pixels
@@ -29,12 +29,14 @@ def vector_of_file(url: str, schema: TableSchema, extractor: Mapping[str, Any]) 
         float32 (channels,).
 
     Raises:
-        FetchError: it cannot be read.
-        DecodeError: it is no image.
+        InputError: it cannot be read, or is no image.
         WeightsError: the extractor's weights are gone or changed.
     """
-    with Fetcher() as fetcher:
-        picture = pixels(fetcher.read(normalise(url)))
+    try:
+        with Fetcher() as fetcher:
+            picture = pixels(fetcher.read(normalise(url)))
+    except (FetchError, DecodeError) as error:
+        raise InputError(error.problem, hint="give an image_id of the store, or an image file") from error
     seed = extractor["seed"]
     weights = resolve(extractor["weights"], sha256=extractor["weights_sha256"], seed=seed if seed is not None else 0)
     feature = schema.feature

@@ -202,7 +202,7 @@ def feature_rows(
         "mean": pa.array(flat.mean(axis=1, dtype=np.float32)),
         "maximum": pa.array(flat.max(axis=1)),
         "zeros": pa.array((flat == 0).mean(axis=1, dtype=np.float32)),
-        "norm": pa.array(np.sqrt(np.einsum("ij,ij->i", flat, flat, dtype=np.float64)).astype(np.float32)),
+        "norm": pa.array(np.sqrt(np.vecdot(flat, flat))),
         "extracted_at": pa.array([now] * len(items), pa.timestamp("us", tz="UTC")),
     }
     return pa.table([columns[name] for name in schema.names], schema=schema.arrow())

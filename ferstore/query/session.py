@@ -11,7 +11,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from ferstore.errors import QueryError
+from ferstore.errors import CorruptionError, FerstoreError, QueryError
 from ferstore.query.statement import Statement, one_line, parse
 from ferstore.store.files import filesystem, local_path
 from ferstore.store.pin import Pin
@@ -25,6 +25,7 @@ _SQL_TYPES = {
     "float": "FLOAT",
     "double": "DOUBLE",
     "timestamptz": "TIMESTAMPTZ",
+    "list<string>": "VARCHAR[]",
     "list<int>": "INTEGER[]",
     "list<float>": "FLOAT[]",
     "tensor": "BLOB",
@@ -60,14 +61,19 @@ class Session:
 
         Raises:
             QueryError: it is not one, names what is not there, or fails.
+            CorruptionError: a data file of the store is missing or no Parquet file.
         """
         statement = parse(query)
-        connection = self._connect(statement)
+        connection = duckdb.connect(config=dict(_SETTINGS))
         try:
+            self._prepare(connection, statement)
             return Cursor(connection, connection.sql(statement.text))
         except duckdb.Error as error:
             connection.close()
             raise self._query_error(error) from error
+        except FerstoreError:
+            connection.close()
+            raise
 
     def tables_named(self, query: str) -> frozenset[str]:
         """Tables a query can name, through views too."""
@@ -83,24 +89,34 @@ class Session:
             needed |= frontier
         return needed
 
-    def _connect(self, statement: Statement) -> duckdb.DuckDBPyConnection:
-        connection = duckdb.connect(config=dict(_SETTINGS))
+    def _prepare(self, connection: duckdb.DuckDBPyConnection, statement: Statement) -> None:
         connection.execute("set TimeZone = 'UTC'")
         needed = self._needed(statement)
         paths: list[str] = []
+        if local_path(self._store.url) is None:
+            connection.register_filesystem(filesystem(self._store.url))
         for name in sorted(needed & set(self._store.schemas)):
             files = self._data_files(name)
             paths += files
-            connection.execute(_table_view(self._store.schemas[name], files, statement.columns))
+            try:
+                connection.execute(_table_view(self._store.schemas[name], files, statement.columns))
+            except duckdb.Error as error:
+                raise CorruptionError(
+                    f"files of table {name!r} cannot be read: {one_line(error)}", hint="find out which: ferstore verify"
+                ) from error
         for name, text in _in_order({n: t for n, t in declared_views().items() if n in needed}):
             connection.execute(f"create view {_quote(name)} as {text}")
         connection.create_function("tensor", _tensor(self._store.schemas), ["BLOB"], "FLOAT[]", type="arrow")
-        if local_path(self._store.url) is None:
-            connection.register_filesystem(filesystem(self._store.url))
-        connection.execute(f"set allowed_paths = [{', '.join(map(_literal, paths))}]")
+        connection.execute(f"set allowed_paths = [{', '.join(map(_literal, self._spellings(paths)))}]")
         connection.execute("set enable_external_access = false")
         connection.execute("set lock_configuration = true")
-        return connection
+
+    def _spellings(self, paths: Sequence[str]) -> list[str]:
+        """Paths, and as their filesystem's listing spells them, which is what DuckDB then opens."""
+        if local_path(self._store.url) is not None:
+            return list(paths)
+        fs = filesystem(self._store.url)
+        return sorted({*paths, *(fs.unstrip_protocol(fs._strip_protocol(path)) for path in paths)})
 
     def _data_files(self, table: str) -> list[str]:
         if table not in self._files:

@@ -15,7 +15,7 @@ from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.update import AssertTableUUID
-from sqlalchemy import select, update
+from sqlalchemy import URL, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -107,7 +107,8 @@ def open_catalog(uri: str | None, root: str) -> Catalog:
                 f"the store {root} is not a local folder, so its catalog cannot be a SQLite file inside it",
                 hint="give --catalog (or FERSTORE_CATALOG) with a postgresql:// or REST http(s):// URI",
             )
-        uri = f"sqlite:///{path / 'catalog.db'}"
+        # A path may hold ? and %, which mean something in a URI.
+        uri = URL.create("sqlite", database=str(path / "catalog.db")).render_as_string()
     scheme = urlparse(uri).scheme
     try:
         if scheme in ("http", "https"):

@@ -85,14 +85,19 @@ def _commit(store: Store, pin: Pin, changes: Sequence[Change], summary: Mapping[
         "ferstore.commit-id": uuid.uuid4().hex,
         **{f"ferstore.{key}": value for key, value in summary.items()},
     }
+    # All files are checked before the first manifest is written.
+    added = [
+        [_data_file(pin.tables[change.table], store.schemas[change.table], file) for file in change.add]
+        for change in changes
+    ]
     transactions = []
-    for change in changes:
+    for change, data_files in zip(changes, added, strict=True):
         table = pin.tables[change.table]
         transaction = table.transaction()
         update = transaction.update_snapshot(snapshot_properties=properties)
         with update.overwrite() if change.remove else update.merge_append() as producer:
-            for file in change.add:
-                producer.append_data_file(_data_file(table, store.schemas[change.table], file))
+            for data_file in data_files:
+                producer.append_data_file(data_file)
             for data_file in change.remove:
                 producer.delete_data_file(data_file)
         transactions.append(transaction)

@@ -12,7 +12,7 @@ from typing import Literal
 import pyarrow.compute as pc
 
 from ferstore.errors import FerstoreError
-from ferstore.store.files import filesystem, local_path, write_file
+from ferstore.store.files import filesystem, write_file
 from ferstore.store.pin import Pin
 from ferstore.store.rows import read_rows
 from ferstore.store.store import Store
@@ -77,16 +77,15 @@ def _atomic(store: Store) -> Iterator[Finding]:
 
 
 def _orphans(store: Store, pin: Pin) -> Iterator[Finding]:
-    live = set(live_files(pin))
+    fs = filesystem(store.url)
+    live = {fs._strip_protocol(url) for url in live_files(pin)}
     count, size = 0, 0
     for name in store.schemas:
         folder = store.data_folder(name)
-        fs = filesystem(folder)
         if not fs.exists(folder):
             continue
         for found, details in fs.find(folder, detail=True).items():
-            url = f"file://{found}" if local_path(folder) is not None else fs.unstrip_protocol(found)
-            if url not in live:
+            if found not in live:
                 count, size = count + 1, size + int(details["size"] or 0)
     if count:
         detail = (

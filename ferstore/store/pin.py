@@ -45,13 +45,19 @@ class Pin:
         if at in (tags := self.tags()):
             return Pin(self.tables, {name: tags[at].get(name) for name in self.tables}, at)
         commits = _commit_times(self.tables)
+        own: dict[str, int] = {}
         if at.isdecimal() and len(at) > 8:
-            moment = next((commits[_commit_of(s)] for _, s in self.all_snapshots() if s.snapshot_id == int(at)), None)
-            if moment is None:
+            commit = next((_commit_of(s) for _, s in self.all_snapshots() if s.snapshot_id == int(at)), None)
+            if commit is None:
                 raise InputError(f"no snapshot {at}", hint="list them with: ferstore snapshots")
+            moment = commits[commit]
+            # By id, not time: clocks of several writers may disagree.
+            own = {name: s.snapshot_id for name, s in self.all_snapshots() if _commit_of(s) == commit}
         else:
             moment = _parse_time(at, tags)
-        return Pin(self.tables, {n: _newest_until(t, commits, moment) for n, t in self.tables.items()}, at)
+        return Pin(
+            self.tables, {n: own.get(n) or _newest_until(t, commits, moment) for n, t in self.tables.items()}, at
+        )
 
     def tags(self) -> dict[str, dict[str, int]]:
         """Snapshot of each table, by tag and table."""

@@ -52,8 +52,18 @@ def new_run(
     return Run(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(4)}", command, arguments, now, dataset, extractor_id)
 
 
+def library_versions() -> dict[str, str]:
+    """Versions of what could change a feature though no setting did; for the record, not part of any identity."""
+    return {name: version(name) for name in ("ferstore", "keras", "numpy", "pillow", "ray", "tensorflow")}
+
+
 def record_run(
-    store: Store, run: Run, state: str, counts: Mapping[str, int] | None = None, error: str | None = None
+    store: Store,
+    run: Run,
+    state: str,
+    counts: Mapping[str, int] | None = None,
+    error: str | None = None,
+    details: Mapping[str, Any] | None = None,
 ) -> None:
     """Write or replace the run's row; state is running, done, failed or stopped."""
     row = {
@@ -64,6 +74,7 @@ def record_run(
         "extractor_id": run.extractor_id,
         "arguments": json.dumps(dict(run.arguments), sort_keys=True),
         "counts": json.dumps(dict(counts)) if counts is not None else None,
+        "details": json.dumps(dict(details), sort_keys=True) if details is not None else None,
         "error": error,
         "host": socket.gethostname(),
         "pid": os.getpid(),

@@ -33,7 +33,9 @@ from pyiceberg.types import (
 from ferstore.errors import SchemaError
 
 MapDtype = Literal["float16", "float32"]
-ColumnType = Literal["string", "int", "long", "float", "double", "timestamptz", "list<int>", "list<float>", "tensor"]
+ColumnType = Literal[
+    "string", "int", "long", "float", "double", "timestamptz", "list<string>", "list<int>", "list<float>", "tensor"
+]
 
 _ICEBERG: Mapping[str, IcebergType] = {
     "string": StringType(),
@@ -50,6 +52,7 @@ _ARROW: Mapping[str, pa.DataType] = {
     "float": pa.float32(),
     "double": pa.float64(),
     "timestamptz": pa.timestamp("us", tz="UTC"),
+    "list<string>": pa.list_(pa.string()),
     "list<int>": pa.list_(pa.int32()),
     "list<float>": pa.list_(pa.float32()),
 }

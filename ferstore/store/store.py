@@ -58,8 +58,14 @@ class Store:
 
         Raises:
             InputError: ``at`` is none of them.
+            StoreError: an older version made the store, without tables that this one has.
         """
         pin = Pin.current(load_tables(self.catalog))
+        if missing := sorted(self.schemas.keys() - pin.tables.keys()):
+            raise StoreError(
+                f"the store {self.url} lacks tables that this version knows ({', '.join(missing)})",
+                hint="add them with: ferstore init, which changes nothing else",
+            )
         return pin.resolve(at) if at else pin
 
     def data_folder(self, table: str) -> str:
@@ -68,7 +74,7 @@ class Store:
 
 
 def init_store(url: str, *, catalog: str | None = None, map_dtype: MapDtype | None = None) -> Store:
-    """Make a store, or finish one whose making was cut short. An existing store is opened and left as it is.
+    """Make a store, or finish one whose making was cut short. An existing store gets the tables it lacks, no more.
 
     Args:
         url: folder or fsspec URL.
@@ -86,13 +92,19 @@ def init_store(url: str, *, catalog: str | None = None, map_dtype: MapDtype | No
                 f"the store {url} keeps its maps as {marker.map_dtype}, not {map_dtype}",
                 hint="make another store for the other type",
             )
-        return open_store(url, catalog=catalog)
+        store = open_store(url, catalog=catalog)
+        _create_tables(store.catalog, url, store.map_dtype)
+        return store
     dtype: MapDtype = map_dtype or "float16"
     try:
         fs = filesystem(url)
         if fs.exists(url) and not fs.isdir(url):
             raise StoreError(f"{url} is a file", hint="name a folder")
-        strangers = [name for entry in _listing(url) if (name := entry.rsplit("/", 1)[-1]) not in _OURS]
+        strangers = [
+            name
+            for entry in _listing(url)
+            if (name := entry.rsplit("/", 1)[-1]) not in _OURS and not name.startswith(f".{_MARKER}.")
+        ]
         if strangers:
             raise StoreError(
                 f"{url} is not empty (it holds {sorted(strangers)[0]!r}) and is no store",
@@ -159,19 +171,26 @@ def _listing(url: str) -> list[str]:
 def _create_tables(catalog: Catalog, url: str, map_dtype: MapDtype) -> None:
     with contextlib.suppress(NamespaceAlreadyExistsError):
         catalog.create_namespace(NAMESPACE)
+    there = load_tables(catalog)
     for name, schema in declared_schemas().items():
+        wanted = schema.with_map_dtype(map_dtype).iceberg()
         try:
-            table = catalog.create_table(
+            table = there.get(name) or catalog.create_table(
                 (NAMESPACE, name),
-                schema.with_map_dtype(map_dtype).iceberg(),
+                wanted,
                 location=f"{url}/tables/{name}",
                 properties=_properties(schema, map_dtype),
             )
-        except TableAlreadyExistsError:
+        except TableAlreadyExistsError:  # another init is at work
             table = catalog.load_table((NAMESPACE, name))
         if table.location() != f"{url}/tables/{name}":
             raise StoreError(
                 f"the catalog already holds a store at {table.location()}", hint="give each store its own catalog"
+            )
+        if table.schema().as_struct() != wanted.as_struct():
+            raise StoreError(
+                f"{url} is a half-made store whose table {name!r} has other columns or another map type",
+                hint="finish it with the version and options that began it, or name a new folder",
             )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+import random
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 from ferstore.extract.plan import (
     ACTOR_MEMORY,
     Plan,
+    Shard,
+    WorkItem,
     actor_count,
     actor_cpus,
     actor_room,
     plan_missing,
     select_images,
     shard_size,
+    shards_left,
 )
 
 Key = tuple[str, str]
@@ -52,8 +55,12 @@ def key_table(found: set[Key]) -> pa.Table:
     )
 
 
-def planned(plan: Plan, size: int = 3, start: int = 0) -> list[tuple[Key, tuple[str, ...]]]:
-    return [((item.image_id, item.view), s.layers) for s in plan.shards(size, start) for item in s.items]
+def shards(plan: Plan, size: int = 3) -> list[Shard]:
+    return [plan.shard(place, size) for place in plan.places(size)]
+
+
+def planned(made: Iterable[Shard]) -> list[tuple[Key, tuple[str, ...]]]:
+    return [((item.image_id, item.view), shard.layers) for shard in made for item in shard.items]
 
 
 @st.composite
@@ -66,9 +73,9 @@ def situations(draw: st.DrawFn) -> tuple[pa.Table, dict[str, set[Key]], set[Key]
     return wanted, done, draw(keys), every
 
 
-@given(situation=situations(), size=st.integers(1, 7), start=st.integers(0, 50))
+@given(situation=situations(), size=st.integers(1, 7))
 def test_what_is_missing_and_not_quarantined_is_in_exactly_one_shard_with_its_missing_layers(
-    situation: tuple[pa.Table, dict[str, set[Key]], set[Key], set[Key]], size: int, start: int
+    situation: tuple[pa.Table, dict[str, set[Key]], set[Key], set[Key]], size: int
 ) -> None:
     wanted, done, held, every = situation
     plan = plan_missing(wanted, {layer: key_table(found) for layer, found in done.items()}, key_table(held))
@@ -77,14 +84,13 @@ def test_what_is_missing_and_not_quarantined_is_in_exactly_one_shard_with_its_mi
         for key in every - held
         if any(key not in found for found in done.values())
     }
-    got = planned(plan, size, start)
+    got = planned(shards(plan, size))
     assert len(got) == len(expected)
     assert dict(got) == expected
     assert plan.todo == len(expected)
     assert plan.features == sum(map(len, expected.values()))
     assert plan.wanted == plan.present + plan.quarantined + plan.todo
-    assert plan.shard_count(size) == len(list(plan.shards(size)))
-    assert all(len(shard.items) <= size for shard in plan.shards(size))
+    assert all(1 <= len(shard.items) <= size for shard in shards(plan, size))
 
 
 @given(situation=situations(), limit=st.integers(0, 30))
@@ -96,25 +102,64 @@ def test_a_limit_leaves_out_the_rest_and_says_how_many(
     full, limited = (plan_missing(wanted, tables, key_table(held), limit=n) for n in (None, limit))
     assert limited.todo == min(limit, full.todo)
     assert limited.beyond_limit == full.todo - limited.todo
-    assert set(planned(limited)) <= set(planned(full))
+    assert set(planned(shards(limited))) <= set(planned(shards(full)))
 
 
-@given(situation=situations(), size=st.integers(1, 5), start=st.integers(0, 100))
-def test_another_start_gives_the_same_shards_in_turned_order(
-    situation: tuple[pa.Table, dict[str, set[Key]], set[Key], set[Key]], size: int, start: int
+@given(situation=situations(), size=st.integers(1, 5), seed=st.integers(0, 99), landed=keys)
+def test_wherever_a_job_begins_and_whatever_lands_meanwhile_every_item_is_handed_out_or_counted_once(
+    situation: tuple[pa.Table, dict[str, set[Key]], set[Key], set[Key]], size: int, seed: int, landed: set[Key]
 ) -> None:
     wanted, done, held, _ = situation
     plan = plan_missing(wanted, {layer: key_table(found) for layer, found in done.items()}, key_table(held))
-    straight, turned = list(plan.shards(size)), list(plan.shards(size, start))
-    by = start % len(straight) if straight else 0
-    assert turned == straight[by:] + straight[:by]
+    asked: list[WorkItem] = []
+
+    def look(item: WorkItem, layers: Sequence[str]) -> bool:
+        asked.append(item)
+        return (item.image_id, item.view) in landed
+
+    handed = list(shards_left(plan, size, look, random.Random(seed)))
+    expected = planned(shards(plan, size))
+    assert sorted(planned(shard for shard, _ in handed)) == sorted(e for e in expected if e[0] not in landed)
+    assert sum(count for _, count in handed) == sum(key in landed for key, _ in expected)
+    assert len(asked) == len(expected)
+
+
+def row_of(count: int) -> Plan:
+    wanted = select_images(images([("d", f"{n:03}", f"{n:03}") for n in range(count)]), ["identity"])
+    return plan_missing(wanted, {"pool_3": key_table(set())}, key_table(set()))
+
+
+def test_a_job_alone_goes_through_the_list_in_order_from_anywhere() -> None:
+    plan = row_of(20)
+    handed = [shard for shard, _ in shards_left(plan, 2, lambda *_: False, random.Random(3))]
+    at = shards(plan, 2).index(handed[0])
+    assert handed == shards(plan, 2)[at:] + shards(plan, 2)[:at]
+
+
+def computed_twice(seed: int) -> int:
+    """Shards two jobs compute at the same time, where the first has done 100 of 200 and both are equally fast."""
+    plan, front, twice = row_of(200), 100, 0
+
+    def landed(item: WorkItem, layers: Sequence[str]) -> bool:
+        return int(item.image_id) < front
+
+    for shard, _ in shards_left(plan, 1, landed, random.Random(seed)):
+        if shard.items:
+            twice += int(shard.items[0].image_id) == front
+            front += 1
+    return twice
+
+
+def test_a_job_that_starts_late_does_not_follow_the_first_one_step_for_step() -> None:
+    # Following it, one in two jobs would begin behind the first and compute with it to the end: 50 shards.
+    assert sum(map(computed_twice, range(40))) < 40 * 50 / 2 / 4
 
 
 def test_one_image_under_several_items_is_one_work_item_with_every_url() -> None:
     listed = [("b", "2", "same"), ("a", "9", "other"), ("a", "1", "same"), ("b", "1", "same")]
     wanted = select_images(images(listed), ["identity"])
     plan = plan_missing(wanted, {"pool_3": key_table(set())}, key_table(set()))
-    (shard,) = plan.shards(10)
+    (shard,) = shards(plan, 10)
     assert [item.image_id for item in shard.items] == ["same", "other"]
     assert shard.items[0].urls == ("file:///a/1", "file:///b/1", "file:///b/2")
     assert (shard.items[0].dataset, shard.items[0].item_id) == ("a", "1")
@@ -123,19 +168,20 @@ def test_one_image_under_several_items_is_one_work_item_with_every_url() -> None
 def test_views_multiply_the_images() -> None:
     wanted = select_images(images([("a", "1", "x"), ("a", "2", "y")]), VIEWS)
     plan = plan_missing(wanted, {"pool_3": key_table({("x", "hflip")})}, key_table(set()))
-    assert sorted(key for key, _ in planned(plan)) == [("x", "identity"), ("y", "hflip"), ("y", "identity")]
+    assert sorted(key for key, _ in planned(shards(plan))) == [("x", "identity"), ("y", "hflip"), ("y", "identity")]
 
 
 def test_a_layer_committed_and_another_not_gives_a_shard_for_the_other_alone() -> None:
     wanted = select_images(images([("a", "1", "x"), ("a", "2", "y")]), ["identity"])
     done = {"pool_3": key_table({("x", "identity")}), "mixed_10": key_table(set())}
     plan = plan_missing(wanted, done, key_table(set()))
-    assert dict(planned(plan)) == {("x", "identity"): ("mixed_10",), ("y", "identity"): ("pool_3", "mixed_10")}
+    assert dict(planned(shards(plan))) == {("x", "identity"): ("mixed_10",), ("y", "identity"): ("pool_3", "mixed_10")}
 
 
 def test_no_images_are_an_empty_plan() -> None:
     plan = plan_missing(select_images(images([]), VIEWS), {"pool_3": key_table(set())}, key_table(set()))
-    assert (plan.todo, plan.wanted, list(plan.shards(8, start=3))) == (0, 0, [])
+    assert (plan.todo, plan.wanted, plan.places(8)) == (0, 0, [])
+    assert list(shards_left(plan, 8, lambda *_: False, random.Random(0))) == []
 
 
 @given(
@@ -203,7 +249,5 @@ def test_a_million_images_are_planned_as_columns_and_taken_shard_by_shard() -> N
     wanted = select_images(listed, ["identity"])
     half = pa.table({"image_id": numbers.slice(0, count // 2), "view": pa.array(["identity"] * (count // 2))})
     plan = plan_missing(wanted, {"pool_3": half, "mixed_10": half}, key_table(set()))
-    assert (plan.present, plan.todo, plan.shard_count(256)) == (count // 2, count // 2, 1954)
-    shards = plan.shards(256, start=1000)
-    sizes = Counter(len(shard.items) for shard, _ in zip(shards, range(3), strict=False))
-    assert sizes == {256: 3}
+    assert (plan.present, plan.todo, len(plan.places(256))) == (count // 2, count // 2, 1954)
+    assert len(plan.shard(plan.places(256)[1000], 256).items) == 256
