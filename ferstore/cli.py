@@ -90,7 +90,7 @@ def _globals(
         str | None, typer.Option("--catalog", help="postgresql:// or REST http(s):// URI [FERSTORE_CATALOG].")
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
-    _version: Annotated[  # noqa: ARG001  its callback has acted on it
+    _version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_say_version)
     ] = False,
 ) -> None:

@@ -142,7 +142,7 @@ def test_kills_at_any_moment_lose_nothing_committed_and_repeat_nothing(
             images += 100
         driver = Driver(store, 0.1)
         drivers.append(driver)
-        kinds = chance.choices(["driver", "actor", "raylet"], [5, 3, 2], k=3)
+        kinds = [*chance.choices(["actor", "raylet"], [3, 1], k=chance.randrange(4)), "driver"]
         if chance.random() < 0.8:
             driver.started()
         for kind in kinds:
@@ -155,8 +155,6 @@ def test_kills_at_any_moment_lose_nothing_committed_and_repeat_nothing(
             after = committed(store)
             assert after >= before, "what was committed is gone"
             before = after
-            if kind == "driver":
-                break
         driver.end()
     driver = Driver(store, 0.0)
     drivers.append(driver)
@@ -175,7 +173,7 @@ def test_kills_at_any_moment_lose_nothing_committed_and_repeat_nothing(
 
 def test_two_extracts_at_once_store_every_image_once(tmp_path: Path, drivers: list[Driver]) -> None:
     store = noise_store(tmp_path, 600)
-    drivers += [Driver(store, 0.1) for _ in range(2)]
+    drivers += [Driver(store, 0.05) for _ in range(2)]
     reports = [driver.finish() for driver in drivers]
     assert sum(report["computed"] for report in reports) == 600
     for report in reports:
