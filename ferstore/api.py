@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from ferstore.extract.request import ExtractReport, ExtractRequest
     from ferstore.sources.ingest import IngestReport
+    from ferstore.train.split_plan import SplitRequest
+    from ferstore.train.training_set import SplitReport, TrainingSet
 
 DEFAULT_STORE = "ferstore-data"
 
@@ -187,6 +189,18 @@ class FeatureStore:
         from ferstore.extract.run import extract
 
         return extract(self.store, request, address=address, dry_run=dry_run, progress=progress)
+
+    def split(self, request: SplitRequest, *, dry_run: bool = False) -> SplitReport:
+        """Freeze a training set. See `ferstore.train.training_set.split`."""
+        from ferstore.train.training_set import split
+
+        return split(self.store, request, dry_run=dry_run)
+
+    def training_set(self, name: str) -> TrainingSet:
+        """Open a frozen training set. See `ferstore.train.training_set.open_training_set`."""
+        from ferstore.train.training_set import open_training_set
+
+        return open_training_set(self.store, name)
 
     def similar(
         self, image: str, *, k: int = 10, layer: str = "pool_3", extractor_id: str | None = None, at: str | None = None

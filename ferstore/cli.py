@@ -33,6 +33,7 @@ app = typer.Typer(
 
 _FILL = "Fill a store"
 _ASK = "Ask it"
+_LEARN = "Learn from it"
 _KEEP = "Keep it"
 
 
@@ -66,6 +67,29 @@ class Maps(StrEnum):
 
     float16 = "float16"
     float32 = "float32"
+
+
+class Protocol(StrEnum):
+    """What decides the part of an item."""
+
+    official = "official"
+    random = "random"
+    subject = "subject"
+
+
+class Labels(StrEnum):
+    """Targets of training."""
+
+    majority = "majority"
+    soft = "soft"
+
+
+class Leaks(StrEnum):
+    """What to do about items on both sides of a split."""
+
+    report = "report"
+    drop = "drop"
+    refuse = "refuse"
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -181,6 +205,31 @@ def extract(
     else:
         rendering.show_extract(report, store, dry_run=dry_run)
     raise typer.Exit(SOME_QUARANTINED if report.in_quarantine and not dry_run else DONE)
+
+
+@app.command(rich_help_panel=_LEARN)
+def split(
+    name: Annotated[str, typer.Argument(help="The training set's name; it never changes.")],
+    dataset: Annotated[str, typer.Option(help="Whose items.")],
+    protocol: Annotated[Protocol, typer.Option(help="The data set's own parts, by image, or no person on two sides.")],
+    labels: Annotated[Labels, typer.Option(help="One class an item, or shares of its votes.")] = Labels.majority,
+    seed: Annotated[int, typer.Option(help="Which items go where.")] = 0,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="random: one 70/10/20 split otherwise; subject: 10 otherwise, 0 leaves one person out."),
+    ] = None,
+    leaks: Annotated[Leaks, typer.Option(help="Items on both sides: keep, drop from train, refuse.")] = Leaks.report,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Freeze a training set. Example: ferstore split parts --dataset mine --protocol random"""
+    from ferstore import rendering, terminal
+    from ferstore.train.split_plan import SplitRequest
+
+    request = SplitRequest(name, dataset, protocol.value, labels.value, seed, folds, leaks.value)
+    request.check()
+    report = _open().split(request, dry_run=dry_run)
+    terminal.print_json(report) if as_json else rendering.show_split(report, dry_run=dry_run)
 
 
 @app.command(rich_help_panel=_FILL)

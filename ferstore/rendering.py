@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ferstore.query.session import Cursor
     from ferstore.sources.ingest import IngestReport
     from ferstore.store.verify import VerifyReport
+    from ferstore.train.training_set import SplitReport
 
 
 def show_ingest(report: IngestReport, *, dry_run: bool) -> None:
@@ -99,6 +100,33 @@ def _estimate(report: ExtractReport, store: FeatureStore, todo: int) -> str:
                 rate = computed / seconds
                 return f"about {todo / rate:.0f} s, at the {rate:.1f} image views/s of run {run['run_id']}"
     return "no estimate of time: this extractor has not run on this store yet"
+
+
+def show_split(report: SplitReport, *, dry_run: bool) -> None:
+    """The account of a split."""
+    counts = report.counts
+    done = "exists already, nothing changed" if report.existed else "would be frozen" if dry_run else "frozen"
+    say(f"training set {report.name}: {done} (tag {report.tag!r})")
+    seed = "" if report.protocol == "official" else f", seed {report.seed}"
+    say(f"  {report.dataset}, {report.protocol} protocol, {report.labels} labels{seed}; folds: {report.folds}")
+    say(
+        f"  {counts['listed']:,} items: kept {counts['kept']:,} ({counts['images']:,} distinct images, "
+        f"{counts['with_votes']:,} with votes), no label {counts['no_label']:,}, "
+        f"no official split {counts['no_official_split']:,}"
+    )
+    say("  " + ", ".join(f"{part} {_span([fold[part] for fold in report.parts])}" for part in report.parts[0]))
+    say(f"  classes: {', '.join(report.classes)}")
+    over = f", summed over {report.folds} folds" if report.folds > 1 else ""
+    say(f"  on both sides of the split (items{over}):")
+    rows = [(kind.replace("_", " "), *parts.values()) for kind, parts in report.leak_counts.items()]
+    print_table(["  what", *report.parts[0]], [(f"  {row[0]}", *row[1:]) for row in rows], numbers=report.parts[0])
+    if report.leaks == "drop":
+        say(f"  {'would be ' if dry_run else ''}dropped from train: {report.dropped:,}")
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def show_query(

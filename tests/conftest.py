@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
+
+from ferstore.store.commit import transact
+from ferstore.store.pin import Pin
+from ferstore.store.rows import replace_rows
+from ferstore.store.store import Store
+from ferstore.store.writer import feature_column
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +26,40 @@ def shared() -> Path:
     if not (folder / "data" / "ferplus-sample").is_dir():
         pytest.skip(f"no shared faces at {folder}: set FERSTORE_SHARED")
     return folder
+
+
+NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
+_DEFAULTS: Mapping[str, Any] = {"string": "-", "int": 0, "long": 0, "float": 0.0, "double": 0.0, "timestamptz": NOW}
+
+
+@pytest.fixture
+def table_of() -> Callable[[Store, str, Sequence[Mapping[str, Any]]], Any]:
+    """Rows of a table from dicts: what is required and not given gets a default, a feature is an array of its shape."""
+
+    def build(store: Store, table: str, rows: Sequence[Mapping[str, Any]]) -> Any:
+        schema = store.schemas[table]
+        arrow = schema.arrow()
+        columns = []
+        for column in schema.columns:
+            if column.name == schema.value:
+                columns.append(feature_column(schema, np.stack([row[column.name] for row in rows]).astype(np.float32)))
+                continue
+            default = _DEFAULTS.get(column.type) if column.required else None
+            values = [row.get(column.name, default) for row in rows]
+            if column.name == "norm" and schema.value:
+                values = [float(np.linalg.norm(row[schema.value])) for row in rows]
+            columns.append(pa.array(values, arrow.field(column.name).type))
+        return pa.Table.from_arrays(columns, schema=arrow)
+
+    return build
+
+
+@pytest.fixture
+def put(table_of: Callable[..., Any]) -> Callable[..., Pin]:
+    """Upsert dicts into one or more tables in one commit: ``put(store, images=[...], pool_3=[...])``."""
+
+    def commit(store: Store, **tables: Sequence[Mapping[str, Any]]) -> Pin:
+        rows = {table: table_of(store, table, dicts) for table, dicts in tables.items()}
+        return transact(store, lambda pin: [replace_rows(store, pin, table, rows[table]) for table in rows], {})
+
+    return commit

@@ -1,0 +1,1 @@
+"""Training: frozen training sets and what is fitted on them."""
