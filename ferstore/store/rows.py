@@ -53,7 +53,9 @@ def replace_rows(store: Store, pin: Pin, table: str, rows: pa.Table, removed: pa
         removed: keys of rows to take out, key columns only.
     """
     key = list(store.schemas[table].key)
-    gone = rows.select(key) if removed is None else pa.concat_tables([rows.select(key), removed.select(key)])
+    gone = rows.select(key)
+    if removed is not None:
+        gone = pa.concat_tables([gone, removed.select(key)], promote_options="permissive")
     marked = gone.append_column("_gone", pa.array([True] * len(gone)))
     kept: list[pa.Table] = []
     replaced = []

@@ -48,7 +48,7 @@ def all_with_all(items: list[Traits], fold: Fold) -> set[Leak]:
     ranks = ("same_bytes", "same_hash", "near_duplicate")
     for number, item in enumerate(items):
         others = [o for o in range(len(items)) if (fold[o] == "train") != (fold[number] == "train")]
-        candidates = [(*kind, o) for o in others if (kind := alike(item, items[o]))]
+        candidates = [(*near, o) for o in others if (near := alike(item, items[o]))]
         if candidates:
             kind, bits, other = min(candidates, key=lambda c: (ranks.index(c[0]), c[1] or 0, c[2]))
             found.add(Leak(kind, number, other, bits))

@@ -21,11 +21,10 @@ protocols: st.SearchStrategy[tuple[Protocol, int | None]] = st.sampled_from(
 @st.composite
 def crowds(draw: st.DrawFn, *, shared_images: bool = True) -> list[Example]:
     count = draw(st.integers(5, 40))
-    images = st.integers(0, count) if shared_images else st.nothing()
     return [
         Example(
             item_id=f"item-{number}",
-            image_id=f"image-{draw(images) if shared_images else number}",
+            image_id=f"image-{draw(st.integers(0, count)) if shared_images else number}",
             label=draw(st.sampled_from("abc")),
             subject=f"person-{draw(st.integers(0, 12))}",
         )
