@@ -85,11 +85,17 @@ def nearest(
         extractor_id: only its features are compared; another's mean something else.
         k: how many, at least 1.
         without: an image to leave out: the one asked about.
+
+    Raises:
+        InputError: ``k`` is less than 1, or ``vector`` is not finite.
     """
     if k < 1:
         raise InputError(f"k = {k}", allowed="1 and more")
     schema = store.schemas[layer]
-    own = (pc.field("extractor_id") == extractor_id) & (pc.field("view") == "identity")
+    if not np.isfinite(vector).all():
+        raise InputError("the feature to compare with is not finite", hint="see: ferstore sql 'from feature_health'")
+    # What is not finite has no cosine, and would leave the others in no order.
+    own = (pc.field("extractor_id") == extractor_id) & (pc.field("view") == "identity") & pc.is_finite(pc.field("norm"))
     ids: list[str] = []
     scores: list[float] = []
     query = vector / max(float(np.linalg.norm(vector)), _TINY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +12,22 @@ from pyiceberg.table import Table
 from pyiceberg.table.refs import SnapshotRefType
 from pyiceberg.table.snapshots import Snapshot
 
-from ferstore.errors import InputError, StoreError
+from ferstore.errors import CorruptionError, InputError, StoreError
+
+
+@contextmanager
+def readable_metadata(what: str) -> Iterator[None]:
+    """Tell a lost metadata file as damage of the store, which no query or option mends.
+
+    Raises:
+        CorruptionError: it cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CorruptionError(
+            f"metadata of {what} cannot be read: {error}", hint="restore the store's folder from a backup"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +94,13 @@ class Pin:
 
         Raises:
             StoreError: another engine left delete files, which reading the Parquet files alone would ignore.
+            CorruptionError: a manifest is missing.
         """
         snapshot_id = self.snapshots.get(table)
         if snapshot_id is None:
             return []
-        tasks = list(self.tables[table].scan(snapshot_id=snapshot_id).plan_files())
+        with readable_metadata(f"table {table!r}"):
+            tasks = list(self.tables[table].scan(snapshot_id=snapshot_id).plan_files())
         if any(task.delete_files for task in tasks):
             raise StoreError(
                 f"table {table!r} has row-level delete files, which ferstore does not write or apply",

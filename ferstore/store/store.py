@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,16 +14,19 @@ from importlib.metadata import version
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
+from pyiceberg.table import Table
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from ferstore.errors import StoreError
 from ferstore.store.catalog import NAMESPACE, load_tables, open_catalog
 from ferstore.store.files import filesystem, normalise, write_file
-from ferstore.store.pin import Pin
+from ferstore.store.pin import Pin, readable_metadata
 from ferstore.store.properties import TABLE_PROPERTIES
 from ferstore.store.schema import MapDtype, TableSchema, declared_schemas
 
 FORMAT = 1
 _MARKER = "ferstore.json"
+_INIT_ATTEMPTS = 4
 
 
 class _Marker(BaseModel):
@@ -58,9 +62,10 @@ class Store:
 
         Raises:
             InputError: ``at`` is none of them.
-            StoreError: an older version made the store, without tables that this one has.
+            StoreError: an older version made the store, without tables that this one has; or the catalog is empty or
+                another store's.
         """
-        pin = Pin.current(load_tables(self.catalog))
+        pin = Pin.current(_own_tables(self.catalog, self.url))
         if missing := sorted(self.schemas.keys() - pin.tables.keys()):
             raise StoreError(
                 f"the store {self.url} lacks tables that this version knows ({', '.join(missing)})",
@@ -93,6 +98,7 @@ def init_store(url: str, *, catalog: str | None = None, map_dtype: MapDtype | No
                 hint="make another store for the other type",
             )
         store = open_store(url, catalog=catalog)
+        _own_tables(store.catalog, url)
         _create_tables(store.catalog, url, store.map_dtype)
         return store
     dtype: MapDtype = map_dtype or "float16"
@@ -111,8 +117,7 @@ def init_store(url: str, *, catalog: str | None = None, map_dtype: MapDtype | No
                 hint="name a new or empty folder",
             )
         fs.makedirs(url, exist_ok=True)
-        opened = open_catalog(catalog, url)
-        _create_tables(opened, url, dtype)
+        _make_tables(catalog, url, dtype)
         marker = _Marker(
             format=FORMAT,
             store_id=uuid.uuid4().hex,
@@ -160,6 +165,20 @@ def open_store(url: str, *, catalog: str | None = None) -> Store:
     return Store(url, open_catalog(catalog, url), schemas, marker.map_dtype)
 
 
+def _own_tables(catalog: Catalog, url: str) -> Mapping[str, Table]:
+    """Tables of a finished store. A lost or mistaken catalog must not look like a store without rows."""
+    with readable_metadata(f"the store {url}"):
+        tables = load_tables(catalog)
+    found = next((table.location() for table in tables.values()), "no tables")
+    if not found.startswith(f"{url}/tables/"):
+        raise StoreError(
+            f"the catalog of the store {url} holds {found}",
+            allowed="the catalog it was made with",
+            hint="check --catalog (or FERSTORE_CATALOG), or restore catalog.db from a backup",
+        )
+    return tables
+
+
 _OURS = frozenset({"tables", "catalog.db", "catalog.db-journal", "log"})
 
 
@@ -168,8 +187,21 @@ def _listing(url: str) -> list[str]:
     return [str(name).rstrip("/") for name in fs.ls(url, detail=False)] if fs.exists(url) else []
 
 
+def _make_tables(catalog: str | None, url: str, map_dtype: MapDtype) -> None:
+    """Make the catalog and all tables; again where another init made the same ones at the same moment."""
+    for attempt in range(_INIT_ATTEMPTS):
+        try:
+            _create_tables(open_catalog(catalog, url), url, map_dtype)
+        except (SQLAlchemyError, StoreError):
+            if attempt == _INIT_ATTEMPTS - 1:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
 def _create_tables(catalog: Catalog, url: str, map_dtype: MapDtype) -> None:
-    with contextlib.suppress(NamespaceAlreadyExistsError):
+    with contextlib.suppress(NamespaceAlreadyExistsError, IntegrityError):  # the second: another init is at work
         catalog.create_namespace(NAMESPACE)
     there = load_tables(catalog)
     for name, schema in declared_schemas().items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ferstore.progress import Progress, Silent
 from ferstore.store.files import file_digest, recorded_digest
-from ferstore.store.pin import Pin
+from ferstore.store.pin import Pin, readable_metadata
 from ferstore.store.rows import read_rows
 from ferstore.store.store import Store
 
@@ -40,13 +40,18 @@ class VerifyReport:
 
 
 def live_files(pin: Pin) -> dict[str, int]:
-    """URL and size in bytes of every data file that any kept snapshot of any table refers to."""
+    """URL and size in bytes of every data file that any kept snapshot of any table refers to.
+
+    Raises:
+        CorruptionError: a manifest is missing.
+    """
     files: dict[str, int] = {}
-    for table in pin.tables.values():
-        manifests = {m.manifest_path: m for s in table.metadata.snapshots for m in s.manifests(table.io)}
-        for manifest in manifests.values():
-            for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
-                files[entry.data_file.file_path] = entry.data_file.file_size_in_bytes
+    for name, table in pin.tables.items():
+        with readable_metadata(f"table {name!r}"):
+            manifests = {m.manifest_path: m for s in table.metadata.snapshots for m in s.manifests(table.io)}
+            for manifest in manifests.values():
+                for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
+                    files[entry.data_file.file_path] = entry.data_file.file_size_in_bytes
     return files
 
 

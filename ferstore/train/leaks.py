@@ -11,7 +11,7 @@ What is compared, with what the store knows of an image:
 Of the first three an item has only the strongest, with the nearest counterpart; *same_subject* comes beside it.
 
 `NEAR_BITS`: among the 3,600 faces of the shared sample 21 pairs of different pixels lie within 3 bits, and 11 of them
-correlate above 0.9 (the same photograph, cropped or brightened); of the 75 pairs at 4 and 5 bits, 12 do.
+correlate above 0.9; of the 75 pairs at 4 and 5 bits, 12 do.
 """
 
 from __future__ import annotations

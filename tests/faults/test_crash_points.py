@@ -1,6 +1,6 @@
 """A crash at the writes of an ingest and an extract, one after another: nothing in part, nothing twice.
 
-``FERSTORE_CRASH_STEP=1`` crashes at every single one; every fourth is what a normal run has time for.
+``FERSTORE_CRASH_STEP=1`` crashes at every single one; every sixth is what a normal run has time for.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ferstore.store.doctor import doctor
 from ferstore.store.store import Store, init_store, open_store
 from ferstore.store.verify import verify
 
-STEP = int(os.environ.get("FERSTORE_CRASH_STEP", "4"))
+STEP = int(os.environ.get("FERSTORE_CRASH_STEP", "6"))
 LAYERS = ("pool_3", "mixed_10")
 
 

@@ -337,7 +337,7 @@ folders = st.dictionaries(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(states=st.lists(folders, min_size=1, max_size=3))
 def test_whatever_a_folder_becomes_every_listed_file_is_accounted_for(
     states: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory

@@ -177,8 +177,8 @@ def test_a_lost_catalog_is_told_and_no_query_finds_nothing_in_silence(store: Sto
     put(store, images=[{}])
     (root(store) / "catalog.db").unlink()
     lost = open_store(store.url)
-    for use in (lambda: lost.pin(), lambda: verify(lost), lambda: doctor(lost)):
-        with pytest.raises(StoreError):
+    for use in (lambda: lost.pin(), lambda: verify(lost), lambda: doctor(lost), lambda: init_store(store.url)):
+        with pytest.raises(StoreError, match=r"holds no tables.*restore catalog\.db"):
             use()
 
 
