@@ -82,3 +82,7 @@ class DecodeError(FerstoreError):
 
 class ExtractError(FerstoreError):
     """The pool of actors cannot go on."""
+
+
+class TrainError(FerstoreError):
+    """A training cannot go on."""

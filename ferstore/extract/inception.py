@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from ferstore.errors import ExtractError, InputError, WeightsError
 from ferstore.extract.layer import Layer
-from ferstore.extract.stderr import without_remarks
 from ferstore.extract.weights_file import LayerArrays
+from ferstore.stderr import without_remarks
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read as TensorFlow is loaded
 with without_remarks():

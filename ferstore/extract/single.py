@@ -1,20 +1,23 @@
-"""The feature of one image file, computed in this process: for ``similar FILE``."""
+"""Features of image files that are in no table, computed in this process: for ``similar FILE`` and ``predict``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ferstore.errors import DecodeError, FetchError, InputError, WeightsError
+from ferstore.errors import DecodeError, FerstoreError, FetchError, InputError, WeightsError
 from ferstore.extract.layer import Layer
 from ferstore.extract.weights import resolve
 from ferstore.image.decode import pixels
 from ferstore.image.fetch import Fetcher
 from ferstore.image.location import normalise
 from ferstore.store.schema import TableSchema
+
+Found = dict[str, dict[str, npt.NDArray[np.float32]]]
+"""Features of one image, by view and layer."""
 
 
 def vector_of_file(url: str, schema: TableSchema, extractor: Mapping[str, Any]) -> npt.NDArray[np.float32]:
@@ -32,19 +35,62 @@ def vector_of_file(url: str, schema: TableSchema, extractor: Mapping[str, Any]) 
         InputError: it cannot be read, or is no image.
         WeightsError: the extractor's weights are gone or changed.
     """
-    try:
-        with Fetcher() as fetcher:
-            picture = pixels(fetcher.read(normalise(url)))
-    except (FetchError, DecodeError) as error:
-        raise InputError(error.problem, hint="give an image_id of the store, or an image file") from error
+    [(_, found)] = features_of_files([url], [schema], extractor, ("identity",))
+    if isinstance(found, FerstoreError):
+        raise InputError(found.problem, hint="give an image_id of the store, or an image file")
+    return found["identity"][schema.name]
+
+
+def features_of_files(
+    urls: Sequence[str], schemas: Sequence[TableSchema], extractor: Mapping[str, Any], views: Sequence[str]
+) -> Iterator[tuple[str, Found | FetchError | DecodeError]]:
+    """Compute features exactly as an extractor of the store did, one image after another.
+
+    Args:
+        urls: image files or URLs.
+        schemas: the tables of the features.
+        extractor: a row of ``extractors``.
+        views: of each image.
+
+    Yields:
+        Each URL with its features, float32 (*shape) by view and layer; or the error that kept them.
+
+    Raises:
+        InputError: none of them is an image; the first one's reason.
+        WeightsError: the extractor's weights are gone or changed.
+    """
+    pictures: dict[str, Any] = {}
+    with Fetcher() as fetcher:
+        for url in urls:
+            try:
+                pictures[url] = pixels(fetcher.read(normalise(url)))
+            except (FetchError, DecodeError) as error:
+                pictures[url] = error
+    failures = [found for found in pictures.values() if isinstance(found, FerstoreError)]
+    if failures and len(failures) == len(pictures):
+        raise InputError(failures[0].problem, hint="give an image_id of the store, or an image file")
+    network = _network(schemas, extractor)
+    for url in urls:
+        picture = pictures[url]
+        if isinstance(picture, FetchError | DecodeError):
+            yield url, picture
+            continue
+        found: Found = {}
+        for view in views:
+            seen = picture[:, ::-1] if view == "hflip" else picture
+            found[view] = {name: values[0] for name, values in network(np.ascontiguousarray(seen)[np.newaxis]).items()}
+        yield url, found
+
+
+def _network(schemas: Sequence[TableSchema], extractor: Mapping[str, Any]) -> Any:
     seed = extractor["seed"]
     weights = resolve(extractor["weights"], sha256=extractor["weights_sha256"], seed=seed if seed is not None else 0)
-    feature = schema.feature
-    if feature is None:
-        raise WeightsError(f"table {schema.name!r} holds no features")
+    layers = []
+    for schema in schemas:
+        if schema.feature is None:
+            raise WeightsError(f"table {schema.name!r} holds no features")
+        layers.append(Layer(schema.name, schema.feature.node, schema.feature.pool, schema.feature.shape))
     from ferstore.extract import inception
 
     inception.configure(extractor["precision"], gpus=0, threads=None)
-    layer = Layer(schema.name, feature.node, feature.pool, feature.shape)
-    network = inception.Network([layer], weights.load(), batch_size=1, precision=extractor["precision"])
-    return np.asarray(network(picture[np.newaxis])[schema.name][0])
+    return inception.Network(layers, weights.load(), batch_size=1, precision=extractor["precision"])

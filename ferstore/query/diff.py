@@ -73,7 +73,7 @@ def diff(store: Store, first: Pin, second: Pin) -> Diff:
             continue
         columns = [c.name for c in schema.columns if c.name not in (schema.value, "ingested_at", "extracted_at")]
         old, new = _rows(before - after, columns, schema.key), _rows(after - before, columns, schema.key)
-        changed = [key for key in old.keys() & new.keys() if old[key] != new[key]]
+        changed = [key for key in old.keys() & new.keys() if not _same(old[key], new[key])]
         tables.append(TableDiff(name, len(new.keys() - old.keys()), len(old.keys() - new.keys()), len(changed)))
         if name == "images":
             relabelled = [
@@ -94,6 +94,11 @@ def _rows(urls: set[str], columns: list[str], key: tuple[str, ...]) -> dict[tupl
     return rows
 
 
+def _same(old: Mapping[str, object], new: Mapping[str, object]) -> bool:
+    """Equal values, where not-a-number equals itself."""
+    return all(a == b or (a != a and b != b) for a, b in zip(old.values(), new.values(), strict=True))
+
+
 @dataclass(slots=True)
 class _Moments:
     count: int
@@ -108,11 +113,13 @@ def _drift(store: Store, first: Pin, second: Pin) -> tuple[Drift, ...]:
     found = []
     for extractor_id in sorted(before.keys() & after.keys()):
         a, b = before[extractor_id], after[extractor_id]
+        if not a.count or not b.count:
+            continue
         mean_a, mean_b = a.total / a.count, b.total / b.count
         deviation = np.sqrt(np.maximum(a.squares / a.count - mean_a**2, 0))
         shift = np.abs(mean_b - mean_a) / np.maximum(deviation, 1e-12)
         norms = float(np.linalg.norm(mean_a) * np.linalg.norm(mean_b))
-        cosine = float(mean_a @ mean_b) / norms if norms else 1.0
+        cosine = min(1.0, float(mean_a @ mean_b) / norms) if norms else 1.0
         largest = float(shift[deviation > 0].max(initial=0.0))
         found.append(Drift(extractor_id, a.count, b.count, cosine, largest))
     return tuple(found)
@@ -127,6 +134,7 @@ def _moments(store: Store, pin: Pin) -> dict[str, _Moments]:
         for extractor_id in pc.unique(rows["extractor_id"]).to_pylist():
             mine = rows.filter(pc.equal(rows["extractor_id"], extractor_id))
             values = feature_values(schema, mine["pool_3"].combine_chunks()).astype(np.float64)
+            values = values[np.isfinite(values).all(axis=1)]  # one that is not would hide the drift of all others
             zero = np.zeros(values.shape[1])
             moment = moments.setdefault(extractor_id, _Moments(0, zero, zero.copy()))
             moment.count += len(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -206,7 +207,9 @@ def _in_order(views: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _words(text: str) -> set[str]:
-    return {word.strip('"').lower() for word in text.replace("(", " ").replace(")", " ").replace(",", " ").split()}
+    """Words of a view of ours outside its comments."""
+    code = re.sub(r"--[^\n]*", " ", text)
+    return {word.strip('"').lower() for word in re.sub(r"[(),]", " ", code).split()}
 
 
 def _tensor(schemas: Mapping[str, TableSchema]) -> Any:

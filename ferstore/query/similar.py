@@ -106,7 +106,9 @@ def nearest(
         values = np.asarray(feature_values(schema, rows[layer].combine_chunks()), np.float32)
         norms = np.maximum(np.asarray(rows["norm"]), _TINY)
         cosine = (values @ query) / norms
-        best = np.argpartition(-cosine, min(k, len(cosine) - 1))[: k + 1]
+        cosine = np.clip(cosine, -1, 1)  # rounding can lead beyond
+        least = -np.partition(-cosine, min(k, len(cosine) - 1))[min(k, len(cosine) - 1)]
+        best = np.flatnonzero(cosine >= least)  # all that tie with the last: the order of ids decides among them
         ids += rows["image_id"].take(pa.array(best)).to_pylist()
         scores += cosine[best].tolist()
     order = sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))

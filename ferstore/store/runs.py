@@ -14,7 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ferstore.store.commit import transact
+from ferstore.store.commit import Change, transact
+from ferstore.store.pin import Pin
 from ferstore.store.rows import replace_rows
 from ferstore.store.store import Store
 
@@ -66,6 +67,23 @@ def record_run(
     details: Mapping[str, Any] | None = None,
 ) -> None:
     """Write or replace the run's row; state is running, done, failed or stopped."""
+    transact(
+        store,
+        lambda pin: [replace_run(store, pin, run, state, counts, error, details)],
+        run.summary(counts or {}),
+    )
+
+
+def replace_run(
+    store: Store,
+    pin: Pin,
+    run: Run,
+    state: str,
+    counts: Mapping[str, int] | None,
+    error: str | None,
+    details: Mapping[str, Any] | None,
+) -> Change:
+    """The change that writes or replaces the run's row, for a commit with other tables."""
     row = {
         "run_id": run.run_id,
         "command": run.command,
@@ -82,5 +100,4 @@ def record_run(
         "started_at": run.started_at,
         "ended_at": None if state == "running" else datetime.now(UTC),
     }
-    rows = pa.Table.from_pylist([row], schema=store.schemas["runs"].arrow())
-    transact(store, lambda pin: [replace_rows(store, pin, "runs", rows)], run.summary(counts or {}))
+    return replace_rows(store, pin, "runs", pa.Table.from_pylist([row], schema=store.schemas["runs"].arrow()))

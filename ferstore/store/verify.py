@@ -72,7 +72,11 @@ def verify(store: Store, progress: Progress | None = None) -> VerifyReport:
     for name, schema in store.schemas.items():
         if any(data_file.file_path in unreadable for data_file in pin.data_files(name)):
             continue
-        keys = read_rows(store, pin, name, list(schema.key))
+        try:
+            keys = read_rows(store, pin, name, list(schema.key))
+        except (OSError, ValueError) as error:  # a file of another engine, whose name holds no digest
+            damaged.append((store.data_folder(name), f"cannot be read: {error}"))
+            continue
         rows[name] = len(keys)
         if extra := len(keys) - len(keys.group_by(list(schema.key)).aggregate([])):
             repeated[name] = extra

@@ -3,6 +3,7 @@
 with norms as (
     select extractor_id, "view", avg(norm) as mean_norm, coalesce(stddev_samp(norm), 0) as sd_norm
     from pool_3
+    where isfinite(norm)
     group by all
 ),
 images_of as (
@@ -11,12 +12,14 @@ images_of as (
         p."view",
         count(*) as images,
         count(*) filter (not isfinite(list_sum(p.pool_3))) as not_finite,
-        count(*) filter (abs(p.norm - n.mean_norm) > 4 * n.sd_norm and n.sd_norm > 0) as norm_outliers,
-        min(p.norm) as min_norm,
+        count(*) filter (
+            isfinite(p.norm) and abs(p.norm - n.mean_norm) > 4 * n.sd_norm and n.sd_norm > 0
+        ) as norm_outliers,
+        min(p.norm) filter (isfinite(p.norm)) as min_norm,
         any_value(n.mean_norm) as mean_norm,
-        max(p.norm) as max_norm
+        max(p.norm) filter (isfinite(p.norm)) as max_norm
     from pool_3 p
-    join norms n on n.extractor_id = p.extractor_id and n."view" = p."view"
+    left join norms n on n.extractor_id = p.extractor_id and n."view" = p."view"
     group by all
 ),
 channels as (

@@ -186,7 +186,7 @@ def test_starting_up_says_nothing_and_real_errors_are_kept() -> None:
         "import os\n"
         "from ferstore.extract import inception\n"
         "inception.configure('float32', gpus=0, threads=1)\n"
-        "from ferstore.extract.stderr import without_remarks\n"
+        "from ferstore.stderr import without_remarks\n"
         "with without_remarks():\n"
         "    os.write(2, b'I0000 00:00:1795476572.781812    3686 port.cc:153] oneDNN is on\\nE0000 real\\n')\n"
     )
