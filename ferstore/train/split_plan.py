@@ -15,7 +15,7 @@ import pyarrow as pa
 from ferstore.errors import InputError
 from ferstore.labels import EMOTIONS, soft
 from ferstore.train.leaks import Leak, Traits, count_leaks, drop_leaks, find_leaks
-from ferstore.train.protocols import Example, Fold, Part, Protocol, check_folds, split_examples
+from ferstore.train.protocols import PARTS, Example, Fold, Part, Protocol, check_folds, split_examples
 
 Labels = Literal["majority", "soft"]
 LeakPolicy = Literal["report", "drop", "refuse"]
@@ -83,8 +83,8 @@ class SplitPlan:
 
     Attributes:
         classes: in alphabetical order.
-        counts: ``listed`` items of the data set = ``kept`` + ``no_label`` + ``no_official_split``; among the kept,
-            distinct ``images`` and items ``with_votes``.
+        counts: ``listed`` items of the data set = ``kept`` + ``no_label`` + ``no_official_split`` +
+            ``class_only_in_validation``; among the kept, distinct ``images`` and items ``with_votes``.
         leak_counts: items by kind and part, summed over folds, before any was dropped.
         folds: how many.
         items: columns item_id, image_id, fold, part, label, soft_label.
@@ -115,7 +115,8 @@ def plan_split(images: pa.Table, request: SplitRequest) -> SplitPlan:
     labelled = [row for row in listed if row["label"] is not None]
     if not labelled:
         raise InputError(f"no item of data set {request.dataset!r} has a label", hint="ingest it with its labels")
-    kept = [row for row in labelled if request.protocol != "official" or row["official_split"] is not None]
+    placed = [row for row in labelled if request.protocol != "official" or row["official_split"] is not None]
+    kept = _without_untrainable(placed) if request.protocol == "official" else placed
     examples = [Example(r["item_id"], r["image_id"], r["label"], r["subject"], r["official_split"]) for r in kept]
     folds = split_examples(examples, request.protocol, seed=request.seed, folds=request.folds)
     check_folds(examples, folds)
@@ -135,7 +136,8 @@ def plan_split(images: pa.Table, request: SplitRequest) -> SplitPlan:
             "listed": len(listed),
             "kept": len(kept),
             "no_label": len(listed) - len(labelled),
-            "no_official_split": len(labelled) - len(kept),
+            "no_official_split": len(labelled) - len(placed),
+            "class_only_in_validation": len(placed) - len(kept),
             "images": len({example.image_id for example in examples}),
             "with_votes": sum(row["votes"] is not None for row in kept),
         },
@@ -144,6 +146,19 @@ def plan_split(images: pa.Table, request: SplitRequest) -> SplitPlan:
         items=_items(examples, left, label_shares(kept, classes, request.labels)),
         leaks=_leaks(examples, folds, leaks),
     )
+
+
+def _without_untrainable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without the classes of an official split that only its validation part has.
+
+    They can be neither learned nor tested. A class that test has and train has not stays, and is refused: leaving it
+    out would make another benchmark of the split.
+    """
+    classes: dict[str, set[str]] = {str(part): set() for part in PARTS}
+    for row in rows:
+        classes[row["official_split"]].add(row["label"])
+    lost = classes["validation"] - classes["train"] - classes["test"]
+    return [row for row in rows if row["label"] not in lost]
 
 
 def describe_leaks(counts: Mapping[str, Mapping[str, int]]) -> str:

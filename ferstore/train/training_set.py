@@ -50,8 +50,8 @@ class SplitReport:
         leaks: report, drop or refuse.
         classes: in the order of the soft labels.
         tag: opens the state the set reads.
-        counts: ``listed`` items of the data set = ``kept`` + ``no_label`` + ``no_official_split``; among the kept,
-            distinct ``images`` and items ``with_votes``.
+        counts: ``listed`` items of the data set = ``kept`` + ``no_label`` + ``no_official_split`` +
+            ``class_only_in_validation``; among the kept, distinct ``images`` and items ``with_votes``.
         parts: items of each part, fold by fold, after any were dropped.
         leak_counts: items by kind and part, summed over folds, before any was dropped.
         dropped: items left out of train by ``--leaks drop``, summed over folds.

@@ -49,11 +49,24 @@ def test_every_listed_item_is_kept_or_counted_with_the_reason() -> None:
         "kept": 31,
         "no_label": 1,
         "no_official_split": 8,
+        "class_only_in_validation": 0,
         "images": 31,
         "with_votes": 0,
     }
     kept = {row["item_id"]: row["official_split"] for row in rows if row["label"] and row["official_split"]}
     assert dict(zip(plan.items["item_id"].to_pylist(), plan.items["part"].to_pylist(), strict=True)) == kept
+
+
+def test_a_class_that_only_validation_has_is_left_out_and_one_that_test_has_is_refused() -> None:
+    parts = ["train", "train", "validation", "test"]
+    rows = [image(n, official_split=parts[n % 4], label="ab"[n // 20]) for n in range(40)]
+    rare = image(40, official_split="validation", label="c")
+    plan = plan_split(table([*rows, rare]), request("official"))
+    assert plan.classes == ("a", "b")
+    assert (plan.counts["kept"], plan.counts["class_only_in_validation"]) == (40, 1)
+    assert rare["item_id"] not in plan.items["item_id"].to_pylist()
+    with pytest.raises(InputError, match="no train example of class 'c'"):
+        plan_split(table([*rows, image(41, official_split="test", label="c")]), request("official"))
 
 
 def test_items_without_an_official_part_are_kept_by_the_other_protocols() -> None:

@@ -1,0 +1,267 @@
+"""Features from Parquet to batches: maps streamed row group by row group, vectors gathered once into a scratch file.
+
+A map of 8 x 8 x 2,048 in float16 is 256 KiB: a reader holds one row group of them a lane and a few batches, whatever
+the data set. Vectors are small but their sum is not, so each worker copies those of its own examples from Parquet to a
+file on its machine's disk when it starts, and reads batches out of that.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from ferstore.store.files import filesystem
+from ferstore.store.writer import feature_values
+from ferstore.train.features import LayerRows, damaged
+from ferstore.train.order import Indices, Order, Take
+
+Arrays = dict[str, npt.NDArray[Any]]
+_AHEAD = 2
+_OPEN_FILES = 32
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Features of some examples.
+
+    Attributes:
+        take: which, and where they are in the whole batch.
+        features: (examples, *shape) by layer, maps in the dtype they are stored in.
+    """
+
+    take: Take
+    features: Arrays
+
+
+class Reader:
+    """Batches of some examples for one worker.
+
+    Args:
+        layers: features of all examples, numbered alike. At most one of them is a map.
+        examples: those this worker may ask for; vectors of others are not gathered.
+    """
+
+    def __init__(self, layers: Sequence[LayerRows], examples: Indices) -> None:
+        self._maps = [layer for layer in layers if layer.is_map]
+        self._vectors: dict[str, VectorFile] = {}
+        try:
+            for layer in layers:
+                if not layer.is_map:
+                    self._vectors[layer.schema.name] = VectorFile(layer)
+                    self._vectors[layer.schema.name].gather(examples)
+        except BaseException:
+            self.close()
+            raise
+
+    def stream(self, order: Order, examples: Indices, rank: int, start: int) -> Iterator[Batch]:
+        """Batches from number ``start`` on, without end, prepared ahead in a thread.
+
+        Args:
+            order: over ``examples``.
+            examples: number of each example of the order.
+            rank: of this worker.
+            start: batches to leave out, which are not read.
+        """
+        return ahead(self._stream(order, examples, rank, start))
+
+    def once(self, examples: Indices, batch_size: int) -> Iterator[Batch]:
+        """Batches of some examples in that order, once, prepared ahead in a thread."""
+        cuts = range(0, len(examples), batch_size)
+        chosen = [examples[cut : cut + batch_size] for cut in cuts]
+        takes = [Take(some, np.arange(len(some)), len(some)) for some in chosen]
+        return ahead(self._batches([(take, {0: take.examples}) for take in takes]))
+
+    def _stream(self, order: Order, examples: Indices, rank: int, start: int) -> Iterator[Batch]:
+        bounds = np.arange(order.lanes + 1) * len(examples) // order.lanes
+        epoch, skip = divmod(start, order.steps)
+        while True:
+            parts = []
+            for take in order.epoch(epoch, rank)[skip:]:
+                lanes = np.searchsorted(bounds, take.examples, side="right")
+                chosen = examples[take.examples]
+                parts.append(
+                    (
+                        Take(chosen, take.positions, take.batch),
+                        {lane: chosen[lanes == lane] for lane in np.unique(lanes)},
+                    )
+                )
+            yield from self._batches(parts)
+            epoch, skip = epoch + 1, 0
+
+    def _batches(self, parts: Iterable[tuple[Take, Mapping[int, Indices]]]) -> Iterator[Batch]:
+        """Each lane keeps the row group it is in; a batch's examples are ordered by lane, and so within ``take``.
+
+        Files are opened here and for these batches only: a validation reads while the next updates are read ahead in
+        another thread, and one ``ParquetFile`` is not for two threads.
+        """
+        with _OpenFiles() as files:
+            yield from self._read(files, parts)
+
+    def _read(self, files: _OpenFiles, parts: Iterable[tuple[Take, Mapping[int, Indices]]]) -> Iterator[Batch]:
+        held: dict[int, tuple[tuple[int, int], npt.NDArray[Any]]] = {}
+        for take, lanes in parts:
+            features = {name: vectors.read(take.examples) for name, vectors in self._vectors.items()}
+            for layer in self._maps:
+                out: npt.NDArray[Any] | None = None
+                at = 0
+                for lane, chosen in lanes.items():
+                    for key, rows in _runs(layer.places[chosen]):
+                        if lane not in held or held[lane][0] != key:
+                            held.pop(lane, None)  # before the next is read: one row group a lane, not two
+                            held[lane] = (key, files.row_group(layer, *key))
+                        if out is None:
+                            out = np.empty((len(take.examples), *layer.shape), held[lane][1].dtype)
+                        np.take(held[lane][1], rows, axis=0, out=out[at : at + len(rows)])
+                        at += len(rows)
+                dtype = np.float16 if layer.schema.feature and layer.schema.feature.dtype == "float16" else np.float32
+                features[layer.schema.name] = out if out is not None else np.empty((0, *layer.shape), dtype)
+            yield Batch(take, features)
+
+    def close(self) -> None:
+        """Remove the scratch files."""
+        for vectors in self._vectors.values():
+            vectors.close()
+
+
+def _runs(places: npt.NDArray[np.int32]) -> Iterator[tuple[tuple[int, int], npt.NDArray[np.int32]]]:
+    """Consecutive rows of one row group: its file and number, and the rows."""
+    if not len(places):
+        return
+    cuts = np.flatnonzero((places[1:, :2] != places[:-1, :2]).any(axis=1)) + 1
+    for part in np.split(places, cuts):
+        yield (int(part[0, 0]), int(part[0, 1])), part[:, 2]
+
+
+class _OpenFiles:
+    """Parquet files of maps, kept open while they are in use, for one thread."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, pq.ParquetFile] = {}
+
+    def __enter__(self) -> _OpenFiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._open.values():
+            file.close()
+
+    def row_group(self, layer: LayerRows, file: int, group: int) -> npt.NDArray[Any]:
+        url = layer.files[file]
+        if url not in self._open:
+            if len(self._open) >= _OPEN_FILES:
+                self._open.pop(next(iter(self._open))).close()
+            self._open[url] = _open(url)
+        name = layer.schema.name
+        try:
+            column = self._open[url].read_row_group(group, columns=[name]).column(0).combine_chunks()
+            return feature_values(layer.schema, column.chunk(0) if hasattr(column, "chunk") else column)
+        except (OSError, ValueError) as error:
+            raise damaged(url, error) from error
+
+
+class VectorFile:
+    """The vectors of a worker's examples on its own disk.
+
+    Args:
+        layer: where they come from.
+    """
+
+    def __init__(self, layer: LayerRows) -> None:
+        self._layer = layer
+        self._values = layer.shape[0]
+        self._file = tempfile.TemporaryFile(prefix="ferstore-")  # noqa: SIM115  closed with the reader
+        self._row = np.full(len(layer.places), -1, np.int64)
+
+    def gather(self, examples: Indices) -> None:
+        """Copy the vectors of some examples from Parquet, once.
+
+        Raises:
+            CorruptionError: a file cannot be read.
+        """
+        layer = self._layer
+        by_group: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for example in np.unique(examples).tolist():
+            file, group, _ = layer.places[example].tolist()
+            by_group[file, group].append(example)
+        written = 0
+        open_file, opened = -1, None
+        for (file, group), mine in sorted(by_group.items()):
+            if file != open_file:
+                open_file, opened = file, _open(layer.files[file])
+            assert opened is not None  # noqa: S101
+            try:
+                column = opened.read_row_group(group, columns=[layer.schema.name]).column(0).combine_chunks()
+                flat = np.asarray(column.flatten(), np.float32).reshape(-1, self._values)
+            except (OSError, ValueError) as error:
+                raise damaged(layer.files[file], error) from error
+            self._file.write(np.ascontiguousarray(flat[layer.places[mine, 2]]).data)
+            self._row[mine] = np.arange(written, written + len(mine))
+            written += len(mine)
+        self._file.flush()
+
+    def read(self, examples: Indices) -> npt.NDArray[np.float32]:
+        """float32 (examples, values)."""
+        out = np.empty((len(examples), self._values), np.float32)
+        size = self._values * 4
+        for at, row in enumerate(self._row[examples].tolist()):
+            os.preadv(self._file.fileno(), [out[at]], row * size)
+        return out
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._file.close()
+
+
+def _open(url: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(filesystem(url).open(url, "rb"), page_checksum_verification=True)
+    except (OSError, ValueError) as error:
+        raise damaged(url, error) from error
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, made in a thread a few ahead of their use; an error there is raised here."""
+    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(_AHEAD)
+    stopped = threading.Event()
+
+    def put(entry: tuple[bool, Any]) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put(entry, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put((True, item)):
+                    return
+            put((False, None))
+        except BaseException as error:
+            put((False, error))
+
+    threading.Thread(target=work, daemon=True, name="ferstore-reader").start()
+    try:
+        while True:
+            more, item = ready.get()
+            if more:
+                yield item
+            elif item is None:
+                return
+            else:
+                raise item
+    finally:
+        stopped.set()
