@@ -9,7 +9,7 @@ store.sql("select label, count(*) from images group by label").pandas()
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ferstore.errors import InputError
+from ferstore.errors import FerstoreError, InputError
 from ferstore.progress import Progress
 from ferstore.query import similar
 from ferstore.query.diff import Diff, diff
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from ferstore.extract.request import ExtractReport, ExtractRequest
     from ferstore.sources.ingest import IngestReport
+    from ferstore.train.predict import Prediction
+    from ferstore.train.request import TrainReport, TrainRequest
     from ferstore.train.split_plan import SplitRequest
     from ferstore.train.training_set import SplitReport, TrainingSet
 
@@ -111,9 +113,18 @@ class Result:
         return self.arrow().to_pandas()
 
     def numpy(self) -> dict[str, npt.NDArray[Any]]:
-        """All rows as one array a column; lists of one length become an array (rows, length)."""
+        """All rows as one array a column; lists of one length become an array (rows, length).
+
+        Raises:
+            InputError: two columns have the same name.
+        """
         arrays = {}
-        for name, column in zip(self.arrow().column_names, self.arrow().columns, strict=True):
+        names = self.arrow().column_names
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InputError(f"two columns are called {twice[0]!r}", hint="name them apart: select ... as ...")
+        for name, column in zip(names, self.arrow().columns, strict=True):
+            if pa.types.is_fixed_size_list(column.type) and not column.null_count:
+                column = column.cast(pa.list_(column.type.value_type))
             lengths = pc.unique(pc.list_value_length(column)) if pa.types.is_list(column.type) else None
             if lengths is not None and len(lengths) == 1 and lengths[0].is_valid and not column.null_count:
                 flat = np.asarray(pa.chunked_array([c.flatten() for c in column.chunks]))
@@ -202,6 +213,39 @@ class FeatureStore:
 
         return open_training_set(self.store, name)
 
+    def train(
+        self,
+        request: TrainRequest,
+        *,
+        resume: str | None = None,
+        address: str | None = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> list[TrainReport]:
+        """Fit a head on a training set, fold by fold. See `ferstore.train.run.train`."""
+        from ferstore.train.run import train
+
+        return train(self.store, request, resume=resume, address=address, dry_run=dry_run, progress=progress)
+
+    def predict(self, run_id: str, urls: Sequence[str]) -> list[Prediction]:
+        """Classify image files with a trained run, through the extractor its features came from.
+
+        Raises:
+            InputError: no such run, one without weights, or no image among the files.
+            WeightsError: the extractor's weights are gone or changed.
+        """
+        from ferstore.extract.single import features_of_files
+        from ferstore.train.predict import Classifier
+
+        classifier = Classifier(self.store, run_id)
+        extractor = self._extractor_row(classifier.extractor_id)
+        schemas = [self.store.schemas[layer] for layer in classifier.layers]
+        files = features_of_files(urls, schemas, extractor, classifier.views)
+        return [
+            classifier.failed(url, found) if isinstance(found, FerstoreError) else classifier.classify(url, found)
+            for url, found in files
+        ]
+
     def similar(
         self, image: str, *, k: int = 10, layer: str = "pool_3", extractor_id: str | None = None, at: str | None = None
     ) -> list[similar.Neighbour]:
@@ -236,6 +280,13 @@ class FeatureStore:
         wanted = extractor_id or (used["extractor_id"][0].as_py() if len(used) else None)
         rows = read_rows(self.store, pin, "extractors", where=pc.field("extractor_id") == wanted).to_pylist()
         return rows[0] if rows else None
+
+    def _extractor_row(self, extractor_id: str | None) -> dict[str, Any]:
+        rows = read_rows(self.store, self.store.pin(), "extractors", where=pc.field("extractor_id") == extractor_id)
+        if not len(rows):
+            raise InputError(f"no extractor {extractor_id!r} in this store", hint="list them: from extractors")
+        row: dict[str, Any] = rows.to_pylist()[0]
+        return row
 
     def tables(self) -> list[TableInfo]:
         """Every table with its size."""

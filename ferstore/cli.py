@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ferstore.config import job_arguments
+from ferstore.config import job_commands
 from ferstore.errors import FerstoreError, InputError
 
 if TYPE_CHECKING:
@@ -82,6 +82,29 @@ class Labels(StrEnum):
 
     majority = "majority"
     soft = "soft"
+
+
+class Experiment(StrEnum):
+    """The paper's three classifiers."""
+
+    deepest = "deepest"
+    sub_deep = "sub_deep"
+    fusion = "fusion"
+
+
+class RecipeName(StrEnum):
+    """How a head is fitted."""
+
+    paper = "paper"
+    modern = "modern"
+
+
+class TrainPrecision(StrEnum):
+    """Arithmetic of a head."""
+
+    float32 = "float32"
+    mixed_bfloat16 = "mixed_bfloat16"
+    mixed_float16 = "mixed_float16"
 
 
 class Leaks(StrEnum):
@@ -230,6 +253,81 @@ def split(
     request.check()
     report = _open().split(request, dry_run=dry_run)
     terminal.print_json(report) if as_json else rendering.show_split(report, dry_run=dry_run)
+
+
+@app.command(rich_help_panel=_LEARN)
+def train(
+    experiment: Annotated[Experiment, typer.Argument(help="Softmax on pool_3; Table 1 on mixed_10; conv4 + pool_3.")],
+    training_set: Annotated[str, typer.Option(help="A frozen split.")],
+    recipe: Annotated[RecipeName, typer.Option(help="The paper's, or ferstore's.")] = RecipeName.paper,
+    steps: Annotated[int | None, typer.Option(help="Updates; the recipe's own otherwise.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over train instead.")] = None,
+    width: Annotated[int, typer.Option(help="Filters of conv1 to conv3; the paper's are 2048.")] = 2048,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Change one option of the recipe.")
+    ] = None,
+    layers: Annotated[str, typer.Option(help="Other features than the experiment's, with commas.")] = "",
+    views: Annotated[str, typer.Option(help="identity, hflip, or both with a comma.")] = "identity",
+    joint: Annotated[bool, typer.Option("--joint", help="fusion: fit conv1 to conv4 with it, from the map.")] = False,
+    conv4: Annotated[str | None, typer.Option(help="fusion: the sub_deep run whose conv4 is read.")] = None,
+    extractor: Annotated[str | None, typer.Option(help="Whose features; the newest complete otherwise.")] = None,
+    fold: Annotated[int | None, typer.Option(help="One fold; all of them otherwise.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order and dropout.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that train together.")] = 1,
+    gpus_per_worker: Annotated[float, typer.Option(help="GPUs each takes; 0 trains on CPUs.")] = 0.0,
+    precision: Annotated[TrainPrecision, typer.Option(help="Arithmetic of the head.")] = TrainPrecision.float32,
+    checkpoint_seconds: Annotated[float, typer.Option(help="Least time between checkpoints.")] = 30.0,
+    resume: Annotated[str | None, typer.Option(help="Continue a run, with its own settings.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster; this machine otherwise.")] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Train a head on stored features. Example: ferstore train deepest --training-set parts --recipe modern"""
+    from ferstore import rendering, terminal
+    from ferstore.train.recipe import recipe_of
+    from ferstore.train.request import TrainRequest
+
+    request = TrainRequest(
+        experiment=experiment.value,
+        training_set=training_set,
+        fold=fold,
+        recipe=recipe_of(recipe.value, set_ or [], steps=steps, epochs=epochs),
+        width=width,
+        layers=_names(layers),
+        views=_names(views),
+        joint=joint,
+        conv4=conv4,
+        extractor=extractor,
+        seed=seed,
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        precision=precision.value,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    request.check()
+    store = _open()
+    with terminal.TerminalProgress() as progress:
+        reports = store.train(request, resume=resume, address=address, dry_run=dry_run, progress=progress)
+    if as_json:
+        terminal.print_json({"trainings": reports})
+    else:
+        for report in reports:
+            rendering.show_train(report, dry_run=dry_run)
+    raise typer.Exit(FAILED if any(report.state == "diverged" for report in reports) else DONE)
+
+
+@app.command(rich_help_panel=_LEARN)
+def predict(
+    urls: Annotated[list[str], typer.Argument(metavar="URL...", help="Image files.")],
+    run: Annotated[str, typer.Option(help="A training that is done: ferstore runs.")],
+    as_json: Json = False,
+) -> None:
+    """Classify images with a trained run. Example: ferstore predict --run RUN face.png"""
+    from ferstore import rendering, terminal
+
+    found = _open().predict(run, urls)
+    terminal.print_json({"run": run, "predictions": found}) if as_json else rendering.show_predictions(found)
+    raise typer.Exit(SOME_QUARANTINED if any(one.error for one in found) else DONE)
 
 
 @app.command(rich_help_panel=_FILL)
@@ -465,19 +563,28 @@ def run_job(command: str) -> None:
     try:
         if len(given) < 2 or given[0] != "--config":
             raise InputError(f"jobs.{command} {' '.join(given)}".strip(), allowed="--config FILE, then more options")
-        arguments = [*job_arguments(command, Path(given[1])), *given[2:]]
+        commands = job_commands(command, Path(given[1]))
     except FerstoreError as error:
         sys.exit(_fail(error.exit_code, str(error)))
-    main(arguments)
+    codes = [DONE]
+    for arguments in commands:
+        codes.append(_run([*arguments, *given[2:]]))
+        if codes[-1] not in (DONE, SOME_QUARANTINED):
+            break
+    sys.exit(codes[-1] or max(codes))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _stop)
     logging.basicConfig(level=logging.ERROR, handlers=[logging.NullHandler()])
-    given = _hoist(sys.argv[1:] if arguments is None else arguments)
+    given = _hoist(arguments)
     try:
-        code = app(given, prog_name="ferstore", standalone_mode=False)
+        code: int = app(given, prog_name="ferstore", standalone_mode=False) or DONE
     except _UsageError as error:
         problem = error.format_message().rstrip(".") or "no command given"  # type: ignore[attr-defined]
         code = _fail(BAD_INPUT, f"{problem}; see: ferstore --help")
@@ -492,7 +599,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = _fail(FAILED, f"unexpected {type(error).__name__}: {error}; run again with --debug and report it")
     if code == 130:  # Typer's code for Ctrl-C
         code = _fail(FAILED, "stopped; what was finished is kept, and the same command continues")
-    sys.exit(code)
+    return code
 
 
 def _fail(code: int, text: str) -> int:

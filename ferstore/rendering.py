@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from ferstore.query.session import Cursor
     from ferstore.sources.ingest import IngestReport
     from ferstore.store.verify import VerifyReport
+    from ferstore.train.predict import Prediction
+    from ferstore.train.request import TrainReport
     from ferstore.train.training_set import SplitReport
 
 
@@ -114,6 +116,8 @@ def show_split(report: SplitReport, *, dry_run: bool) -> None:
         f"{counts['with_votes']:,} with votes), no label {counts['no_label']:,}, "
         f"no official split {counts['no_official_split']:,}"
     )
+    if left_out := counts.get("class_only_in_validation"):
+        say(f"  left out: {left_out:,} validation items of a class that neither train nor test has")
     say("  " + ", ".join(f"{part} {_span([fold[part] for fold in report.parts])}" for part in report.parts[0]))
     say(f"  classes: {', '.join(report.classes)}")
     over = f", summed over {report.folds} folds" if report.folds > 1 else ""
@@ -122,6 +126,41 @@ def show_split(report: SplitReport, *, dry_run: bool) -> None:
     print_table(["  what", *report.parts[0]], [(f"  {row[0]}", *row[1:]) for row in rows], numbers=report.parts[0])
     if report.leaks == "drop":
         say(f"  {'would be ' if dry_run else ''}dropped from train: {report.dropped:,}")
+
+
+def show_train(report: TrainReport, *, dry_run: bool) -> None:
+    """What was trained, and how good it is."""
+    width = f", width {report.width}" if report.width is not None else ""
+    if report.width is not None and report.width != 2048:
+        width += " (the paper's is 2048)"
+    settings = f" with {report.settings}" if report.settings else ""
+    say(f"{report.experiment} on {report.training_set} fold {report.fold}: recipe {report.recipe}{settings}{width}")
+    items = ", ".join(f"{part} {count:,}" for part, count in report.items.items())
+    say(f"  items: {items}; {report.examples:,} train examples, extractor {report.extractor_id}")
+    if report.weights_kind == "random":
+        say("  the features are from RANDOM weights: the figures say nothing about faces")
+    if dry_run:
+        say(f"  would make {report.total_steps:,} updates")
+        return
+    if report.state == "diverged":
+        say(f"  DIVERGED: the loss of update {report.steps:,} is not a number; run {report.run_id} has its curve")
+        return
+    kept = f", kept those of {report.best_step:,}" if report.best_step != report.steps else ""
+    say(f"  {report.steps:,} of {report.total_steps:,} updates{kept}; {report.parameters:,} parameters")
+    for part, found in (("validation", report.validation), ("test", report.test)):
+        if found:
+            say(f"  {part}: accuracy {100 * found['accuracy']:.1f} %, cross-entropy {found['loss']:.3f}")
+    say(f"  run {report.run_id}, {report.seconds:.1f} s")
+
+
+def show_predictions(found: Sequence[Prediction]) -> None:
+    """One line an image."""
+    rows = []
+    for one in found:
+        likely = sorted(one.probabilities.items(), key=lambda pair: -pair[1])[:3]
+        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in likely)
+        rows.append((one.url, one.predicted or "-", one.error or shares))
+    print_table(["image", "predicted", "likeliest"], rows)
 
 
 def _span(numbers: Sequence[int]) -> str:
@@ -199,9 +238,13 @@ def _numeric(columns: Any) -> list[str]:
     return [n for n, t in zip(columns.names, columns.types, strict=True) if any(k in t for k in kinds) and "[" not in t]
 
 
+_FROM_FEATURES = {"metrics", "predictions", "conv4"}
+
+
 def warn_random(store: FeatureStore, at: str | None, tables: Collection[str]) -> None:
     """Say on stderr when features in a result come from random weights."""
-    if not any(table in store.store.schemas and store.store.schemas[table].feature for table in tables):
+    schemas = store.store.schemas
+    if not any(table in _FROM_FEATURES or (table in schemas and schemas[table].feature) for table in tables):
         return
     found = store.sql("select extractor_id, seed from extractors where weights_kind = 'random'", at=at).rows()
     for extractor_id, seed in found:

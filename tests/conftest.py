@@ -18,6 +18,9 @@ from ferstore.store.rows import replace_rows
 from ferstore.store.store import Store
 from ferstore.store.writer import feature_column
 
+for name in ("FERSTORE_STORE", "FERSTORE_CATALOG"):
+    os.environ.pop(name, None)  # the store of whoever runs the tests is not theirs
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 STAGES = {"sources", "extract", "train", "report"}
 RANK = {
     "errors": -1,
-    **dict.fromkeys(("progress", "labels", "config"), 0),
+    **dict.fromkeys(("progress", "labels", "config", "stderr"), 0),
     **dict.fromkeys(("image", "cluster"), 1),
     "store": 2,
     "query": 3,

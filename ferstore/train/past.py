@@ -1,0 +1,137 @@
+"""Trainings that were: the one to continue, and the one whose conv4 is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow.compute as pc
+
+from ferstore.errors import InputError
+from ferstore.store.pin import Pin
+from ferstore.store.rows import read_rows
+from ferstore.store.store import Store
+from ferstore.train.request import TrainRequest
+
+
+@dataclass(frozen=True, slots=True)
+class PastRun:
+    """A row of ``runs`` with command train."""
+
+    run_id: str
+    state: str
+    dataset: str
+    extractor_id: str | None
+    arguments: Mapping[str, Any]
+    details: Mapping[str, Any]
+    host: str
+    pid: int
+    started_at: datetime
+
+
+def past_runs(store: Store, pin: Pin) -> list[PastRun]:
+    """Every training, newest first."""
+    rows = read_rows(store, pin, "runs", where=pc.field("command") == "train").sort_by([("started_at", "descending")])
+    names = ("run_id", "state", "dataset", "extractor_id", "host", "pid", "started_at")
+    return [
+        PastRun(
+            **{name: row[name] for name in names},
+            arguments=json.loads(row["arguments"]),
+            details=json.loads(row["details"] or "{}"),
+        )
+        for row in rows.to_pylist()
+    ]
+
+
+def find_run(store: Store, run_id: str) -> PastRun:
+    """One training.
+
+    Raises:
+        InputError: there is none of that id.
+    """
+    runs = past_runs(store, store.pin())
+    for run in runs:
+        if run.run_id == run_id:
+            return run
+    known = ", ".join(run.run_id for run in runs[:5])
+    raise InputError(f"no training {run_id!r}", allowed=known or "none yet", hint="list them with: ferstore runs")
+
+
+def check_resumable(run: PastRun, request: TrainRequest) -> None:
+    """Refuse to continue what is finished, at work, or another head.
+
+    Raises:
+        InputError: why not.
+    """
+    for name in ("experiment", "training_set"):
+        given, own = getattr(request, name), run.arguments[name]
+        if given != own:
+            raise InputError(
+                f"--resume {run.run_id} with {name.replace('_', ' ')} {given}",
+                allowed=own,
+                hint="a checkpoint fits its own head only",
+            )
+    if run.state == "done":
+        raise InputError(f"training {run.run_id} is done", hint="train again without --resume")
+    if "best_step" in run.details:
+        raise InputError(f"training {run.run_id} diverged", hint="train again with another recipe or seed")
+    if run.state == "running" and run.host == socket.gethostname() and run.pid != os.getpid() and _alive(run.pid):
+        raise InputError(f"training {run.run_id} is at work in process {run.pid}", hint="wait for it, or stop it first")
+
+
+def newest_conv4(store: Store, pin: Pin, request: TrainRequest) -> str:
+    """The run whose conv4 a fusion reads.
+
+    It is a finished sub_deep training of the same training set and fold that has every view asked for. Without an id it
+    is the one that agrees most: same seed, then same recipe, then same width, then the newest.
+
+    Raises:
+        InputError: there is none.
+    """
+    fitting = [
+        run
+        for run in past_runs(store, pin)
+        if run.state == "done"
+        and run.arguments["experiment"] == "sub_deep"
+        and run.arguments["training_set"] == request.training_set
+        and run.arguments["fold"] == request.fold
+        and set(request.views) <= set(run.arguments["views"])
+    ]
+    where = f"training set {request.training_set!r} fold {request.fold}"
+    if request.conv4 is not None:
+        if request.conv4 not in [run.run_id for run in fitting]:
+            known = ", ".join(run.run_id for run in fitting[:5]) or "none yet"
+            raise InputError(
+                f"--conv4 {request.conv4} is no finished sub_deep training of {where} with those views", allowed=known
+            )
+        return request.conv4
+    if not fitting:
+        raise InputError(
+            f"no finished sub_deep training of {where} with views {','.join(request.views)}, whose conv4 fusion reads",
+            hint=f"train it first: ferstore train sub_deep --training-set {request.training_set}, or give --joint",
+        )
+    return max(fitting, key=lambda run: _agreement(run.arguments, request)).run_id
+
+
+def _agreement(arguments: Mapping[str, Any], request: TrainRequest) -> tuple[bool, ...]:
+    # max() keeps the first of equals, and the newest comes first.
+    return (
+        arguments["seed"] == request.seed,
+        arguments["recipe"] == request.recipe.name,
+        arguments["width"] == request.width,
+    )
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

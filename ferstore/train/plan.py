@@ -1,0 +1,142 @@
+"""What a training will do, checked before anything is started: its folds, its data, its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from ferstore.cluster import Resources
+from ferstore.errors import InputError
+from ferstore.store.pin import Pin
+from ferstore.store.rows import read_rows
+from ferstore.store.runs import Run
+from ferstore.store.store import Store
+from ferstore.train.data import TrainingData, load_training_data
+from ferstore.train.features import CONV4
+from ferstore.train.past import find_run, newest_conv4
+from ferstore.train.request import TrainReport, TrainRequest, for_fold
+from ferstore.train.training_set import open_training_set
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One fold, checked.
+
+    Attributes:
+        request: with this fold and the run whose conv4 is read.
+        data: items and where their features lie.
+        dataset: of the training set.
+        conv4_run: run whose conv4 is read.
+        weights_kind: of the extractor.
+        snapshots: of every table of features that is read.
+    """
+
+    request: TrainRequest
+    data: TrainingData
+    dataset: str
+    conv4_run: str | None
+    weights_kind: str | None
+    snapshots: Mapping[str, int | None]
+
+    def report(self, **figures: Any) -> TrainReport:
+        """The account so far, with what else is known."""
+        data, request = self.data, self.request
+        examples = len(data.examples("train"))
+        parts, counts = np.unique(data.parts, return_counts=True)
+        base: dict[str, Any] = {
+            "run_id": None,
+            "experiment": request.experiment,
+            "training_set": request.training_set,
+            "fold": request.fold,
+            "recipe": request.recipe.name,
+            "settings": request.settings,
+            "width": request.width if any(layer.is_map for layer in data.layers) else None,
+            "items": dict(zip(parts.tolist(), counts.tolist(), strict=True)),
+            "examples": examples,
+            "total_steps": request.recipe.total_steps(examples),
+            "conv4_run": self.conv4_run,
+            "extractor_id": data.extractor_id,
+            "weights_kind": self.weights_kind,
+        }
+        return TrainReport(**{**base, **figures})
+
+
+def plan_folds(store: Store, request: TrainRequest) -> list[Plan]:
+    """Every fold with its data found and checked, before any is trained.
+
+    Raises:
+        InputError: one of them cannot be trained.
+    """
+    training_set = open_training_set(store, request.training_set)
+    pin = store.pin()
+    folds = range(training_set.folds) if request.fold is None else (request.fold,)
+    plans = []
+    for fold in folds:
+        own = for_fold(request, fold)
+        conv4 = own.conv4
+        if CONV4 in own.read_layers:
+            conv4 = newest_conv4(store, pin, own)
+        data = load_training_data(
+            store,
+            pin,
+            training_set,
+            fold=fold,
+            layers=own.read_layers,
+            views=own.views,
+            extractor=own.extractor or (find_run(store, conv4).extractor_id if conv4 else None),
+            conv4_run=conv4,
+        )
+        if own.recipe.patience and not (data.parts == "validation").any():
+            raise InputError(
+                f"fold {fold} of training set {training_set.name!r} has no validation items to stop early by",
+                hint="give --set patience=0",
+            )
+        kinds = _weights_kind(store, pin, data.extractor_id)
+        snapshots = {layer: pin.snapshots[layer] for layer in own.read_layers}
+        plans.append(Plan(replace(own, conv4=conv4), data, training_set.dataset, conv4, kinds, snapshots))
+    return plans
+
+
+def _weights_kind(store: Store, pin: Pin, extractor_id: str | None) -> str | None:
+    rows = read_rows(store, pin, "extractors", ["weights_kind"], pc.field("extractor_id") == extractor_id)
+    return rows["weights_kind"][0].as_py() if len(rows) else None
+
+
+def cpus_of_worker(request: TrainRequest, resources: Resources) -> int:
+    """CPUs a worker takes.
+
+    Raises:
+        InputError: the cluster has not enough, and Ray would wait for ever.
+    """
+    workers, gpus = request.workers, request.gpus_per_worker
+    room = sum(int(min(cpus, have / gpus if gpus else cpus)) for cpus, have in resources.nodes)
+    if workers > room:
+        raise InputError(
+            f"{workers} workers with {gpus:g} GPUs each on a cluster with {resources.cpus:g} CPUs and "
+            f"{resources.gpus:g} GPUs",
+            allowed=f"at most {room} workers" if room else "--gpus-per-worker 0",
+            hint="or give --address of a larger cluster",
+        )
+    per_node = -(-workers // len(resources.nodes))
+    return max(1, int(min(cpus for cpus, _ in resources.nodes if cpus) // per_node))
+
+
+def resume_command(plan: Plan, run: Run) -> str:
+    """What continues a run from its last checkpoint."""
+    request = plan.request
+    return f"ferstore train {request.experiment} --training-set {request.training_set} --resume {run.run_id}"
+
+
+def described(plan: Plan) -> str:
+    """The plan in a line."""
+    report = plan.report()
+    said = f"{report.experiment} on {report.training_set} fold {report.fold}, recipe {report.recipe}"
+    said += f" ({report.settings})" if report.settings else ""
+    said += f", width {report.width}" if report.width else ""
+    said += f", conv4 of run {plan.conv4_run}" if plan.conv4_run else ""
+    said += ", RANDOM extractor weights" if report.weights_kind == "random" else ""
+    return f"{said}; {report.examples} examples, {report.total_steps} steps"
