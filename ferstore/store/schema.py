@@ -164,6 +164,12 @@ class TableSchema:
         """Name of the column that holds the feature itself (it is named as the table is)."""
         return self.name if self.feature else None
 
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """Columns whose files carry no statistics: a minimum says nothing of a map, and by one of floats DuckDB would
+        leave out row groups with what is not a number."""
+        return tuple(c.name for c in self.columns if c.type in ("float", "double", "list<float>", "tensor"))
+
     def iceberg(self) -> Schema:
         """Iceberg schema, field ids in column order."""
         fields: list[NestedField] = []

@@ -234,10 +234,11 @@ def _properties(schema: TableSchema, map_dtype: MapDtype) -> dict[str, str]:
         "schema.name-mapping.default": shown.iceberg().name_mapping.model_dump_json(),
         "ferstore.key": ",".join(schema.key),
     }
+    for column in shown.columns:
+        if column.name in shown.unmeasured:  # PyIceberg would warn of each at every file
+            path = f"{column.name}.element" if column.type.startswith("list<") else column.name
+            properties[f"write.metadata.metrics.column.{path}"] = "none"
     if shown.feature:
-        # The writer keeps no statistics of features, and PyIceberg would warn at every file.
-        value = shown.name if shown.tensor else f"{shown.name}.element"
-        properties[f"write.metadata.metrics.column.{value}"] = "none"
         properties["ferstore.feature"] = json.dumps(
             {"node": shown.feature.node, "shape": shown.feature.shape, "dtype": shown.feature.dtype}
         )

@@ -39,12 +39,10 @@ def _options(schema: TableSchema) -> dict[str, Any]:
 
 
 def _common(schema: TableSchema) -> dict[str, Any]:
+    measured = [column for column in schema.columns if column.name not in schema.unmeasured]
     return {
         "write_page_checksum": True,  # so that whoever reads a page without the file's digest sees damage
-        # By these DuckDB leaves row groups out, and with them what is not a number.
-        "write_statistics": [
-            c.name for c in schema.columns if c.type not in ("float", "double", "list<float>", "tensor")
-        ],
+        "write_statistics": [f"{c.name}.list.element" if c.type.startswith("list<") else c.name for c in measured],
     }
 
 

@@ -27,8 +27,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(autouse=True)
 def quiet(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FERSTORE_STORE", store.url)
-    monkeypatch.setattr("ferstore.cli._log_to", lambda _: None)
-    monkeypatch.setattr("ferstore.cli.signal.signal", lambda *_: None)
+    monkeypatch.setattr("ferstore.cli.session.log_to", lambda _: None)
+    monkeypatch.setattr("ferstore.cli.entry.signal.signal", lambda *_: None)
     monkeypatch.setattr("ferstore.train.run.cluster", lambda *_, **__: pytest.fail("Ray was started"))
 
 
@@ -123,7 +123,7 @@ def test_a_job_stops_at_the_first_command_that_fails(
     seeds = "".join(f'[[runs]]\nexperiment = "deepest"\nseed = {seed}\n' for seed in range(3))
     ran: list[list[str]] = []
     codes = iter([3, 4, 0])
-    monkeypatch.setattr(cli, "_run", lambda arguments: (ran.append(arguments), next(codes))[1])
+    monkeypatch.setattr(cli.entry, "_run", lambda arguments: (ran.append(arguments), next(codes))[1])
     path = job(tmp_path, f'training_set = "parts"\n{seeds}')
     monkeypatch.setattr("sys.argv", ["jobs.train", "--config", str(path), "--workers", "2"])
     with pytest.raises(SystemExit) as ended:

@@ -1,0 +1,5 @@
+"""``python -m ferstore.cli``."""
+
+from ferstore.cli.entry import main
+
+main()

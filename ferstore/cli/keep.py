@@ -1,0 +1,61 @@
+"""Commands that keep a store sound. Each parses, calls the API and prints."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ferstore.cli.options import DONE, FAILED, At, DryRun, Json
+from ferstore.cli.root import KEEP, app
+from ferstore.cli.session import open_store
+
+
+@app.command(rich_help_panel=KEEP)
+def tag(
+    name: Annotated[str | None, typer.Argument(help="The tag to make; tags are listed without one.")] = None,
+    at: At = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Name a state of all tables for ever. Example: ferstore tag first"""
+    from ferstore import rendering, terminal
+
+    store = open_store()
+    if name is None or dry_run:
+        tags = store.tags()
+        if name is not None and name not in tags:
+            terminal.tell(f"would tag {name}")
+        terminal.print_json({"tags": tags}) if as_json else rendering.show_tags(tags)
+        return
+    made = store.tag(name, at=at)
+    if as_json:
+        terminal.print_json({"tag": name, "snapshots": made})
+    else:
+        terminal.say(f"tagged {name}: {len(made)} tables")
+
+
+@app.command(rich_help_panel=KEEP)
+def verify(as_json: Json = False) -> None:
+    """Read every live file back against its digest. Example: ferstore verify"""
+    from ferstore import rendering, terminal
+
+    with terminal.TerminalProgress() as progress:
+        report = open_store().verify(progress)
+    terminal.print_json({**terminal.jsonable(report), "sound": report.sound}) if as_json else rendering.show_verify(
+        report
+    )
+    raise typer.Exit(DONE if report.sound else FAILED)
+
+
+@app.command(rich_help_panel=KEEP)
+def doctor(as_json: Json = False) -> None:
+    """Is the store sound, atomic and reachable; what is left over. Example: ferstore doctor"""
+    from ferstore import terminal
+
+    findings = open_store().doctor()
+    if as_json:
+        terminal.print_json({"findings": findings})
+    else:
+        terminal.print_table(["state", "check", "detail"], [(f.state, f.check, f.detail) for f in findings])
+    raise typer.Exit(FAILED if any(finding.state == "fail" for finding in findings) else DONE)

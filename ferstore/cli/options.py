@@ -1,0 +1,106 @@
+"""Options that several commands share, and the values they take."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from ferstore.errors import InputError
+
+DONE, FAILED, BAD_INPUT, SOME_QUARANTINED = 0, 1, 2, 3
+
+
+class OutputFormat(StrEnum):
+    """How rows are printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+class Precision(StrEnum):
+    """Arithmetic of the network."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Maps(StrEnum):
+    """How maps are stored."""
+
+    float16 = "float16"
+    float32 = "float32"
+
+
+class Protocol(StrEnum):
+    """What decides the part of an item."""
+
+    official = "official"
+    random = "random"
+    subject = "subject"
+
+
+class Labels(StrEnum):
+    """Targets of training."""
+
+    majority = "majority"
+    soft = "soft"
+
+
+class Experiment(StrEnum):
+    """The paper's three classifiers."""
+
+    deepest = "deepest"
+    sub_deep = "sub_deep"
+    fusion = "fusion"
+
+
+class RecipeName(StrEnum):
+    """How a head is fitted."""
+
+    paper = "paper"
+    modern = "modern"
+
+
+class TrainPrecision(StrEnum):
+    """Arithmetic of a head."""
+
+    float32 = "float32"
+    mixed_bfloat16 = "mixed_bfloat16"
+    mixed_float16 = "mixed_float16"
+
+
+class Leaks(StrEnum):
+    """What to do about items on both sides of a split."""
+
+    report = "report"
+    drop = "drop"
+    refuse = "refuse"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")]
+At = Annotated[str | None, typer.Option("--at", help="A tag, snapshot id or ISO time; the newest state otherwise.")]
+
+
+def names(text: str) -> tuple[str, ...]:
+    """The parts of a value with commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def actor_count(text: str) -> int | None:
+    """A number of actors, None for ``auto``.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"--actors {text!r}", allowed="auto, or a number from 1") from None
