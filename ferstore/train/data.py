@@ -8,15 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ferstore.errors import InputError
 from ferstore.store.pin import Pin
+from ferstore.store.rows import read_rows
 from ferstore.store.store import Store
 from ferstore.train.features import CONV4, LayerRows, choose_extractor, locate, missing_features
 from ferstore.train.order import Indices
 from ferstore.train.training_set import TrainingSet
 
 EVALUATED = ("validation", "test")
+ASIDE = "aside"
+"""Part of an item of the data set that the training set leaves out: never trained on nor scored, but conv4 is saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,8 @@ class TrainingData:
         classes: names.
         item_ids: of each item.
         image_ids: of each item.
-        parts: part of each item, as text.
-        labels: class of each item.
+        parts: part of each item, as text; or `ASIDE`.
+        labels: class of each item; 0 of those aside.
         soft_labels: float32 (items, classes).
         views: views of each item.
         layers: features of all examples.
@@ -93,6 +97,7 @@ def load_training_data(
     views: Sequence[str],
     extractor: str | None = None,
     conv4_run: str | None = None,
+    aside: bool = False,
 ) -> TrainingData:
     """Find all that a training reads.
 
@@ -105,18 +110,18 @@ def load_training_data(
         views: of each item.
         extractor: id; None takes the newest that has all.
         conv4_run: run whose conv4 is read.
+        aside: with the data set's other items too, as far as they have all features.
 
     Raises:
         InputError: a class without an example in train, no train or no test items, or features that are missing.
     """
-    items = training_set.items(fold)
-    parts = np.asarray(items["part"].to_pylist(), np.str_)
-    labels = np.asarray([training_set.classes.index(label) for label in items["label"].to_pylist()], np.int64)
-    _check_parts(training_set, fold, parts, labels)
+    items = training_set.items(fold).select(["item_id", "image_id", "part", "label", "soft_label"])
+    _check_parts(training_set, fold, items)
+    images = sorted(set(items["image_id"].to_pylist()))
+    chosen = choose_extractor(store, pin, [name for name in layers if name != CONV4], images, views, extractor)
+    if aside and chosen:
+        items = pa.concat_tables([items, _others(store, pin, training_set, items, layers, chosen, views)])
     images = items["image_id"].to_pylist()
-    chosen = choose_extractor(
-        store, pin, [name for name in layers if name != CONV4], sorted(set(images)), views, extractor
-    )
     made_by: Mapping[str, str | None] = {name: conv4_run if name == CONV4 else chosen for name in layers}
     found = []
     for name in layers:
@@ -127,12 +132,13 @@ def load_training_data(
         found.append(locate(store, pin, name, images, views, maker=maker))
     width = len(training_set.classes)
     soft = np.asarray(items["soft_label"].combine_chunks().flatten(), np.float32).reshape(-1, width)
+    parts = np.asarray(items["part"].to_pylist(), np.str_)
     return TrainingData(
         classes=training_set.classes,
         item_ids=tuple(items["item_id"].to_pylist()),
         image_ids=tuple(images),
         parts=parts,
-        labels=labels,
+        labels=np.asarray([training_set.classes.index(label) for label in items["label"].to_pylist()], np.int64),
         soft_labels=soft,
         views=tuple(views),
         layers=tuple(found),
@@ -140,15 +146,45 @@ def load_training_data(
     )
 
 
-def _check_parts(
-    training_set: TrainingSet, fold: int, parts: npt.NDArray[np.str_], labels: npt.NDArray[np.int64]
-) -> None:
+def _others(
+    store: Store,
+    pin: Pin,
+    training_set: TrainingSet,
+    items: pa.Table,
+    layers: Sequence[str],
+    extractor: str,
+    views: Sequence[str],
+) -> pa.Table:
+    """Items of the data set, as it was frozen, that the training set leaves out and that have all features."""
+    mine = pc.field("dataset") == training_set.dataset
+    others = read_rows(store, training_set.pin, "images", ["item_id", "image_id"], mine)
+    others = others.join(items.select(["item_id"]), "item_id", join_type="left anti")
+    for layer in layers:
+        made = (pc.field("extractor_id") == extractor) & pc.is_in(pc.field("view"), pa.array(views, pa.string()))
+        keys = read_rows(store, pin, layer, ["image_id", "view"], made)
+        seen = keys.group_by("image_id").aggregate([([], "count_all")])
+        whole = seen.filter(pc.field("count_all") == len(views))
+        others = others.join(whole.select(["image_id"]), "image_id", join_type="left semi")
+    others = others.sort_by("item_id")
+    count, classes = len(others), training_set.classes
+    columns = {
+        "item_id": others["item_id"],
+        "image_id": others["image_id"],
+        "part": [ASIDE] * count,
+        "label": [classes[0]] * count,
+        "soft_label": [[0.0] * len(classes)] * count,
+    }
+    return pa.table(columns, schema=items.schema)
+
+
+def _check_parts(training_set: TrainingSet, fold: int, items: pa.Table) -> None:
     where = f"fold {fold} of training set {training_set.name!r}"
+    parts, labels = items["part"].to_pylist(), items["label"].to_pylist()
     for part in ("train", "test"):
-        if not (parts == part).any():
+        if part not in parts:
             raise InputError(f"{where} has no {part} items", hint="make another one: ferstore split")
-    counts = np.bincount(labels[parts == "train"], minlength=len(training_set.classes))
-    if empty := [name for name, count in zip(training_set.classes, counts, strict=True) if not count]:
+    trained = {label for part, label in zip(parts, labels, strict=True) if part == "train"}
+    if empty := [name for name in training_set.classes if name not in trained]:
         raise InputError(
             f"{where} has no train item of class {', '.join(empty)}",
             hint="make another one, with other folds or another protocol: ferstore split",

@@ -52,6 +52,7 @@ class Job:
         conv4_schema: where conv4 is saved; None does not save it.
         conv4_folder: URL of its data files.
         checkpoint_seconds: least time between two checkpoints.
+        checkpoint_share: most of the time that may go into them: those of large heads come further apart.
         stuck_seconds: a worker that makes no progress for so long ends itself.
     """
 
@@ -63,6 +64,7 @@ class Job:
     conv4_schema: TableSchema | None = None
     conv4_folder: str = ""
     checkpoint_seconds: float = 30.0
+    checkpoint_share: float = 0.05
     stuck_seconds: float = 900.0
 
 

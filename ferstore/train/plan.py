@@ -15,7 +15,7 @@ from ferstore.store.pin import Pin
 from ferstore.store.rows import read_rows
 from ferstore.store.runs import Run
 from ferstore.store.store import Store
-from ferstore.train.data import TrainingData, load_training_data
+from ferstore.train.data import ASIDE, TrainingData, load_training_data
 from ferstore.train.features import CONV4
 from ferstore.train.past import find_run, newest_conv4
 from ferstore.train.request import TrainReport, TrainRequest, for_fold
@@ -46,7 +46,7 @@ class Plan:
         """The account so far, with what else is known."""
         data, request = self.data, self.request
         examples = len(data.examples("train"))
-        parts, counts = np.unique(data.parts, return_counts=True)
+        parts, counts = np.unique(data.parts[data.parts != ASIDE], return_counts=True)
         base: dict[str, Any] = {
             "run_id": None,
             "experiment": request.experiment,
@@ -89,6 +89,7 @@ def plan_folds(store: Store, request: TrainRequest) -> list[Plan]:
             views=own.views,
             extractor=own.extractor or (find_run(store, conv4).extractor_id if conv4 else None),
             conv4_run=conv4,
+            aside=own.experiment == "sub_deep",  # the paper saves conv4 of every image
         )
         if own.recipe.patience and not (data.parts == "validation").any():
             raise InputError(

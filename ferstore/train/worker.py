@@ -114,10 +114,10 @@ class _Worker:
         stream = self.reader.stream(self.order, self.train, self.rank, self.step)
         every = validate_every(self.order.steps)
         validation = self._examples("validation")
-        saved = time.monotonic()
+        saved, pause = time.monotonic(), self.job.checkpoint_seconds
         try:
             while self.step < self.total and not self.progressed.stop:
-                wants = self.rank == 0 and time.monotonic() - saved >= self.job.checkpoint_seconds
+                wants = self.rank == 0 and time.monotonic() - saved >= pause
                 loss, accuracy, flags = self.trainer.step(self.step, next(stream), float(wants))
                 self.step += 1
                 beat()
@@ -127,8 +127,10 @@ class _Worker:
                 if len(validation) and (self.step % every == 0 or self.step == self.total):
                     self._validate(validation, beat)
                 if flags:
+                    began = time.monotonic()
                     self._save()
                     saved = time.monotonic()
+                    pause = max(self.job.checkpoint_seconds, (saved - began) / self.job.checkpoint_share)
                     beat()
         finally:
             stream.close()  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -85,7 +86,7 @@ def training_data(
 def job_of(folder: Path, data: TrainingData, experiment: Any, recipe: Recipe, **other: Any) -> Job:
     """A job that keeps a checkpoint after every update."""
     spec = HeadSpec(experiment, data.shapes, len(data.classes), other.pop("width", 4), recipe, other.pop("seed", 0))
-    options = {"moments": {}, "checkpoint_seconds": 0.0, **other}
+    options = {"moments": {}, "checkpoint_seconds": 0.0, "checkpoint_share": math.inf, **other}
     return Job(run_id="run", data=data, spec=spec, folder=f"file://{folder / 'run'}", **options)
 
 

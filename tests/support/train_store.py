@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ferstore.store.pin import Pin
 from ferstore.store.schema import declared_schemas
 from ferstore.store.writer import feature_column
 from ferstore.train.data import TrainingData
@@ -100,6 +101,8 @@ class Fold:
     soft: Sequence[Sequence[float]] | None = None
     classes: tuple[str, ...] = ("a", "b")
     name: str = "parts"
+    dataset: str = "set"
+    pin: Pin | None = None
 
     def items(self, fold: int = 0) -> pa.Table:
         """As `TrainingSet.items`."""

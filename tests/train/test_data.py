@@ -13,7 +13,7 @@ from train_store import Fold, data_of, layer_of
 from ferstore.errors import InputError
 from ferstore.store.pin import Pin
 from ferstore.store.store import Store, init_store
-from ferstore.train.data import TrainingData, load_training_data
+from ferstore.train.data import ASIDE, TrainingData, load_training_data
 
 Put = Callable[..., Pin]
 BOTH = ("identity", "hflip")
@@ -157,3 +157,20 @@ def test_the_examples_of_the_parts_are_all_examples_once(tmp_path: Path) -> None
     data = data_of([maps], ["train", "test", "validation"] * 4, views=BOTH)
     found = np.concatenate([data.examples(part) for part in ("train", "validation", "test")])
     assert sorted(found.tolist()) == list(range(24))
+
+
+def test_items_that_the_training_set_leaves_out_come_too_where_they_have_all_features(store: Store, put: Put) -> None:
+    rows = [{"dataset": "set", "item_id": f"{n:03}.png", "image_id": f"i{n}"} for n in range(7)]
+    put(store, images=[*rows, {"dataset": "other", "item_id": "x.png", "image_id": "i7"}])
+    features = [
+        *pool_3([f"i{n}" for n in range(8) if n != 5], BOTH[:1]),
+        *pool_3(["i0", "i1", "i2", "i3", "i4"], BOTH[1:]),
+    ]
+    pin = put(store, pool_3=features)
+    plain, more = (load(store, pin, fold(pin=pin), aside=aside) for aside in (False, True))
+    assert more.image_ids == ("i0", "i1", "i2", "i3", "i4", "i6")  # not i5, which has no feature, nor another set's i7
+    assert more.parts.tolist() == [*PARTS, ASIDE, ASIDE]
+    assert load(store, pin, fold(pin=pin), aside=True, views=BOTH).image_ids == ("i0", "i1", "i2", "i3", "i4")
+    assert more.examples("train").tolist() == plain.examples("train").tolist()
+    assert more.class_counts().tolist() == plain.class_counts().tolist()
+    assert more.targets("hard").tolist()[:4] == plain.targets("hard").tolist()
