@@ -95,7 +95,7 @@ def train(
         seed=seed,
         workers=workers,
         gpus_per_worker=gpus_per_worker,
-        precision=precision.value,
+        precision=precision.policy,
         checkpoint_seconds=checkpoint_seconds,
     )
     request.check()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ferstore.errors import InputError
+
+if TYPE_CHECKING:
+    from ferstore.train.request import Precision as TrainPolicy
 
 DONE, FAILED, BAD_INPUT, SOME_QUARANTINED = 0, 1, 2, 3
 
@@ -67,11 +70,19 @@ class RecipeName(StrEnum):
 
 
 class TrainPrecision(StrEnum):
-    """Arithmetic of a head."""
+    """Arithmetic of a head: Keras's dtype policies, and the short names that extract has too."""
 
     float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
     mixed_bfloat16 = "mixed_bfloat16"
     mixed_float16 = "mixed_float16"
+
+    @property
+    def policy(self) -> TrainPolicy:
+        """Weights stay float32 under each."""
+        short = self.value.removeprefix("mixed_")
+        return "float32" if short == "float32" else "mixed_bfloat16" if short == "bfloat16" else "mixed_float16"
 
 
 class Leaks(StrEnum):
