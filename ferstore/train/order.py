@@ -10,7 +10,9 @@ A reader holds one row group a lane. A batch thus mixes `LANES` places of the da
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -77,28 +79,59 @@ class Order:
 
     def epoch(self, number: int, rank: int) -> list[Take]:
         """What worker ``rank`` takes of each batch of one epoch."""
-        bounds = lane_bounds(len(self.groups), self.lanes)
-        taken = lane_shares(np.diff(bounds), self.batch_size)
-        counts = np.diff(taken, axis=0)
-        places = np.cumsum(counts, axis=1) - counts
-        mine = range(rank, self.lanes, self.world)
-        shuffled = {lane: bounds[lane] + self._shuffled(bounds, lane, number) for lane in mine}
+        plan = _plan(len(self.groups), self.lanes, self.batch_size, rank, self.world)
         none = np.empty(0, np.int64)
-        takes = []
-        for step in range(self.steps):
-            examples = [shuffled[lane][taken[step, lane] : taken[step + 1, lane]] for lane in mine]
-            positions = [places[step, lane] + np.arange(counts[step, lane]) for lane in mine]
-            takes.append(
-                Take(np.concatenate([none, *examples]), np.concatenate([none, *positions]), int(counts[step].sum()))
-            )
-        return takes
+        examples = np.concatenate(
+            [none, *(self._shuffled(lane, number) for lane in range(rank, self.lanes, self.world))]
+        )
+        taken = np.split(examples[plan.turns], plan.cuts)
+        return [Take(*mine) for mine in zip(taken, plan.positions, plan.sizes, strict=True)]
 
-    def _shuffled(self, bounds: Indices, lane: int, epoch: int) -> Indices:
-        groups = self.groups[bounds[lane] : bounds[lane + 1]]
+    def _shuffled(self, lane: int, epoch: int) -> Indices:
+        bounds = lane_bounds(len(self.groups), self.lanes)
+        first = int(bounds[lane])
+        groups = self.groups[first : bounds[lane + 1]]
         random = np.random.Generator(np.random.PCG64([self.seed, epoch, lane]))
         order = random.permutation(len(groups))  # within its row group each example keeps this order
         rank = random.permutation(int(groups[-1] - groups[0]) + 1 if len(groups) else 0)
-        return order[np.argsort(rank[groups[order] - groups[0]], kind="stable")] if len(groups) else order
+        if not len(groups):
+            return order
+        shuffled: Indices = first + order[np.argsort(rank[groups[order] - groups[0]], kind="stable")]
+        return shuffled
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is alike in every epoch of one worker.
+
+    Attributes:
+        turns: its examples in the order they are taken, as indices into its lanes one after another.
+        cuts: where each batch but the first begins among them.
+        positions: places of each batch's examples in the whole batch.
+        sizes: of the whole batches.
+    """
+
+    turns: Indices
+    cuts: Indices
+    positions: Sequence[Indices]
+    sizes: Sequence[int]
+
+
+@lru_cache(maxsize=8)
+def _plan(examples: int, lanes: int, batch_size: int, rank: int, world: int) -> _Plan:
+    lengths = np.diff(lane_bounds(examples, lanes))
+    taken = lane_shares(lengths, batch_size)
+    counts = np.diff(taken, axis=0)
+    places = np.cumsum(counts, axis=1) - counts
+    mine = np.arange(rank, lanes, world)
+    first = np.cumsum(lengths[mine]) - lengths[mine]
+    turns, positions = [np.empty(0, np.int64)], []
+    for step, share in enumerate(counts[:, mine]):
+        turns += [start + np.arange(count) for start, count in zip(first + taken[step, mine], share, strict=True)]
+        spans = [start + np.arange(count) for start, count in zip(places[step, mine], share, strict=True)]
+        positions.append(np.concatenate([np.empty(0, np.int64), *spans]))
+    cuts = np.cumsum([len(some) for some in positions])[:-1]
+    return _Plan(np.concatenate(turns), cuts, positions, counts.sum(axis=1).tolist())
 
 
 def lane_bounds(examples: int, lanes: int) -> Indices:

@@ -7,7 +7,7 @@ file on its machine's disk when it starts, and reads batches out of that.
 
 from __future__ import annotations
 
-import os
+import mmap
 import queue
 import tempfile
 import threading
@@ -28,6 +28,8 @@ from ferstore.train.order import Indices, Order, Take
 Arrays = dict[str, npt.NDArray[Any]]
 _AHEAD = 2
 _OPEN_FILES = 32
+_MAPPED = 64 << 20
+"""Bytes of a scratch file that are read before its pages are let go, so that they never count for more in memory."""
 T = TypeVar("T")
 
 
@@ -65,7 +67,7 @@ class Reader:
             raise
 
     def stream(self, order: Order, examples: Indices, rank: int, start: int) -> Iterator[Batch]:
-        """Batches from number ``start`` on, without end, prepared ahead in a thread.
+        """Batches from number ``start`` on, without end; those with maps are prepared ahead in a thread.
 
         Args:
             order: over ``examples``.
@@ -73,14 +75,18 @@ class Reader:
             rank: of this worker.
             start: batches to leave out, which are not read.
         """
-        return ahead(self._stream(order, examples, rank, start))
+        return self._ahead(self._stream(order, examples, rank, start))
 
     def once(self, examples: Indices, batch_size: int) -> Iterator[Batch]:
-        """Batches of some examples in that order, once, prepared ahead in a thread."""
+        """Batches of some examples in that order, once; as for `stream`."""
         cuts = range(0, len(examples), batch_size)
         chosen = [examples[cut : cut + batch_size] for cut in cuts]
         takes = [Take(some, np.arange(len(some)), len(some)) for some in chosen]
-        return ahead(self._batches([(take, {0: take.examples}) for take in takes]))
+        return self._ahead(self._batches([(take, {0: take.examples}) for take in takes]))
+
+    def _ahead(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        # Vectors lie on this machine already: taking them costs less than waking another thread.
+        return ahead(batches) if self._maps else batches
 
     def _stream(self, order: Order, examples: Indices, rank: int, start: int) -> Iterator[Batch]:
         bounds = np.arange(order.lanes + 1) * len(examples) // order.lanes
@@ -88,14 +94,10 @@ class Reader:
         while True:
             parts = []
             for take in order.epoch(epoch, rank)[skip:]:
-                lanes = np.searchsorted(bounds, take.examples, side="right")
                 chosen = examples[take.examples]
-                parts.append(
-                    (
-                        Take(chosen, take.positions, take.batch),
-                        {lane: chosen[lanes == lane] for lane in np.unique(lanes)},
-                    )
-                )
+                lanes = np.searchsorted(bounds, take.examples, side="right") if self._maps else None
+                by_lane = {lane: chosen[lanes == lane] for lane in np.unique(lanes)} if lanes is not None else {}
+                parts.append((Take(chosen, take.positions, take.batch), by_lane))
             yield from self._batches(parts)
             epoch, skip = epoch + 1, 0
 
@@ -181,7 +183,9 @@ class VectorFile:
         self._layer = layer
         self._values = layer.shape[0]
         self._file = tempfile.TemporaryFile(prefix="ferstore-")  # noqa: SIM115  closed with the reader
-        self._row = np.full(len(layer.places), -1, np.int64)
+        self._row = np.full(len(layer.places), np.iinfo(np.int64).max)  # out of bounds until it is gathered
+        self._mapped: mmap.mmap | None = None
+        self._touched = 0
 
     def gather(self, examples: Indices) -> None:
         """Copy the vectors of some examples from Parquet, once.
@@ -209,17 +213,26 @@ class VectorFile:
             self._row[mine] = np.arange(written, written + len(mine))
             written += len(mine)
         self._file.flush()
+        if written:
+            self._mapped = mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ)
 
     def read(self, examples: Indices) -> npt.NDArray[np.float32]:
         """float32 (examples, values)."""
-        out = np.empty((len(examples), self._values), np.float32)
-        size = self._values * 4
-        for at, row in enumerate(self._row[examples].tolist()):
-            os.preadv(self._file.fileno(), [out[at]], row * size)
+        mapped = self._mapped
+        if not len(examples):
+            return np.empty((0, self._values), np.float32)
+        assert mapped is not None  # noqa: S101  examples were gathered, and the reader is open
+        # One gather: reading row by row gives the interpreter lock away, and waits for it, as often as there are rows.
+        out: npt.NDArray[np.float32] = np.frombuffer(mapped, np.float32).reshape(-1, self._values)[self._row[examples]]
+        self._touched += out.nbytes
+        if self._touched > _MAPPED:
+            mapped.madvise(mmap.MADV_DONTNEED)
+            self._touched = 0
         return out
 
     def close(self) -> None:
-        """Remove the file."""
+        """Remove the file; pages that another thread still reads go with its array."""
+        self._mapped = None
         self._file.close()
 
 

@@ -1,13 +1,14 @@
 """How fast and how lean training is, against the same step from memory and against plain Keras; prints ratios.
 
-    python tests/benchmarks/training.py loop STORE TRAINING_SET [--experiment sub_deep] [--width 256] [--turns 5]
+    python tests/benchmarks/training.py loop STORE TRAINING_SET [--experiment sub_deep] [--width 256] [--turns 5] [--epochs 1]
     python tests/benchmarks/training.py table-1 [--batch 16]
     python tests/benchmarks/training.py memory STORE TRAINING_SET [--width 16] [--small 600]
 
 ``loop``: updates fed from Parquet; the same updates fed from one array in memory; ``keras.Model.fit`` on that array
 with Keras's own layers. All in one process, turn by turn; what is compared are the medians of the turns.
 ``table-1``: one update of Table 1 at full width against the same stack of ``keras.layers.Conv2D``, random features.
-``memory``: peak of a training process over some of the images and over all of them, each in a process of its own.
+``memory``: peak of a training process over some of the images and over all of them, mirrored ones too, each in a process
+of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -36,6 +37,9 @@ from ferstore.train.request import TrainRequest
 from ferstore.train.trainer import Trainer, configure
 
 
+BOTH = ("identity", "hflip")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["loop", "table-1", "memory", "memory-of-one"])
@@ -44,6 +48,7 @@ def main() -> None:
     parser.add_argument("--experiment", choices=["deepest", "sub_deep"], default="sub_deep")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=1, help="of a turn; vectors go by in milliseconds")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--small", type=int, default=600)
     parser.add_argument("--items", type=int)
@@ -51,11 +56,11 @@ def main() -> None:
     {"loop": loop, "table-1": table_1, "memory": memory, "memory-of-one": memory_of_one}[asked.what](asked)
 
 
-def load(asked: argparse.Namespace) -> TrainingData:
+def load(asked: argparse.Namespace, views: Sequence[str] = ("identity",)) -> TrainingData:
     store = api.open(asked.store).store
     training_set = api.open(asked.store).training_set(asked.training_set)
     layers = TrainRequest(asked.experiment, asked.training_set).read_layers
-    return load_training_data(store, store.pin(), training_set, fold=0, layers=layers, views=("identity",))
+    return load_training_data(store, store.pin(), training_set, fold=0, layers=layers, views=views)
 
 
 def trainer_of(data: TrainingData, asked: argparse.Namespace) -> Trainer:
@@ -92,15 +97,15 @@ def loop(asked: argparse.Namespace) -> None:
                 yield Batch(Take(examples[rows], np.arange(len(rows)), len(rows)), {name: values[rows]})
 
     streams = {"parquet": reader.stream(order, examples, 0, 0), "memory": from_memory()}
-    steps = order.steps
+    steps = asked.epochs * order.steps
     step = iter(range(10**9))
 
     def turn_of(stream: Iterator[Batch]) -> int:
         return sum(len((trainer.step(next(step), batch), batch)[1].take.examples) for batch in take(stream, steps))
 
     def fit() -> int:
-        plain.fit(values, targets, batch_size=size, epochs=1, verbose=0, shuffle=True)
-        return len(values)
+        plain.fit(values, targets, batch_size=size, epochs=asked.epochs, verbose=0, shuffle=True)
+        return asked.epochs * len(values)
 
     ways: dict[str, Callable[[], int]] = {
         **{way: (lambda stream=stream: turn_of(stream)) for way, stream in streams.items()},
@@ -109,7 +114,7 @@ def loop(asked: argparse.Namespace) -> None:
     rates = turns(ways, asked.turns)
     width = f", width {asked.width}" if asked.experiment == "sub_deep" else ""
     print(
-        f"{asked.experiment}{width}, {len(examples)} train images, batches of {size}, {asked.turns} turns of an epoch"
+        f"{asked.experiment}{width}, {len(examples)} train images, batches of {size}, {asked.turns} turns of {asked.epochs} epochs"
     )
     for way, found in rates.items():
         print(f"  {way:8} {statistics.median(found):9.1f} samples/s  ({', '.join(f'{rate:.1f}' for rate in found)})")
@@ -184,7 +189,7 @@ def table_1(asked: argparse.Namespace) -> None:
 
 
 def memory(asked: argparse.Namespace) -> None:
-    every = int((load(asked).parts == "train").sum())
+    every = len(load(asked, BOTH).examples("train"))
     peaks = {}
     for items in (min(asked.small, every), every):
         command = [sys.executable, __file__, "memory-of-one", asked.store, asked.training_set]
@@ -192,14 +197,14 @@ def memory(asked: argparse.Namespace) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks[items] = json.loads(done.stdout.splitlines()[-1])["peak"]
     for items, peak in peaks.items():
-        print(f"  {items:6} train images: peak of the training process {peak / 1e6:.0f} MB")
+        print(f"  {items:6} train image views: peak of the training process {peak / 1e6:.0f} MB")
     first, last = peaks.values()
     print(f"  difference: {(last - first) / 1e6:.0f} MB")
 
 
 def memory_of_one(asked: argparse.Namespace) -> None:
     configure(gpus=0)
-    data = load(asked)
+    data = load(asked, BOTH)
     examples = data.examples("train")[: asked.items]
     reader = Reader(data.layers, examples)
     order = Order(data.groups(examples), PAPER.batch_size, 0, 1)
