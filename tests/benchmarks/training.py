@@ -1,14 +1,14 @@
 """How fast and how lean training is, against the same step from memory and against plain Keras; prints ratios.
 
-    python tests/benchmarks/training.py loop STORE TRAINING_SET [--experiment sub_deep] [--width 256] [--turns 5] [--epochs 1]
+    python tests/benchmarks/training.py loop STORE TRAINING_SET [--experiment sub_deep] [--width 256] [--epochs 1]
     python tests/benchmarks/training.py table-1 [--batch 16]
     python tests/benchmarks/training.py memory STORE TRAINING_SET [--width 16] [--small 600]
 
 ``loop``: updates fed from Parquet; the same updates fed from one array in memory; ``keras.Model.fit`` on that array
 with Keras's own layers. All in one process, turn by turn; what is compared are the medians of the turns.
 ``table-1``: one update of Table 1 at full width against the same stack of ``keras.layers.Conv2D``, random features.
-``memory``: peak of a training process over some of the images and over all of them, mirrored ones too, each in a process
-of its own.
+``memory``: peak of a training process over some of the images and over all of them, mirrored ones too; each is in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from ferstore.train.reader import Batch, Reader
 from ferstore.train.recipe import PAPER
 from ferstore.train.request import TrainRequest
 from ferstore.train.trainer import Trainer, configure
-
 
 BOTH = ("identity", "hflip")
 
@@ -113,9 +112,8 @@ def loop(asked: argparse.Namespace) -> None:
     }
     rates = turns(ways, asked.turns)
     width = f", width {asked.width}" if asked.experiment == "sub_deep" else ""
-    print(
-        f"{asked.experiment}{width}, {len(examples)} train images, batches of {size}, {asked.turns} turns of {asked.epochs} epochs"
-    )
+    length = f"{asked.turns} turns of {asked.epochs} epochs"
+    print(f"{asked.experiment}{width}, {len(examples)} train images, batches of {size}, {length}")
     for way, found in rates.items():
         print(f"  {way:8} {statistics.median(found):9.1f} samples/s  ({', '.join(f'{rate:.1f}' for rate in found)})")
     for other in ("memory", "fit"):
