@@ -56,7 +56,9 @@ def train(
     recipe: Annotated[RecipeName, typer.Option(help="The paper's, or ferstore's.")] = RecipeName.paper,
     steps: Annotated[int | None, typer.Option(help="Updates; the recipe's own otherwise.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over train instead.")] = None,
-    width: Annotated[int, typer.Option(help="Filters of conv1 to conv3; the paper's are 2048.")] = 2048,
+    width: Annotated[
+        int | None, typer.Option(help="Filters of conv1 to conv3; 2048, the paper's, otherwise. fusion: of its conv4.")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Change one option of the recipe.")
     ] = None,

@@ -87,8 +87,8 @@ def check_resumable(run: PastRun, request: TrainRequest) -> None:
 def newest_conv4(store: Store, pin: Pin, request: TrainRequest) -> str:
     """The run whose conv4 a fusion reads.
 
-    It is a finished sub_deep training of the same training set and fold that has every view asked for. Without an id it
-    is the one that agrees most: same seed, then same recipe, then same width, then the newest.
+    It is a finished sub_deep training of the same training set and fold that has every view asked for, and the width
+    where one is. Without an id it is the one that agrees most: same seed, then same recipe, then the newest.
 
     Raises:
         InputError: there is none.
@@ -101,18 +101,18 @@ def newest_conv4(store: Store, pin: Pin, request: TrainRequest) -> str:
         and run.arguments["training_set"] == request.training_set
         and run.arguments["fold"] == request.fold
         and set(request.views) <= set(run.arguments["views"])
+        and request.width in (None, run.arguments["width"])
     ]
-    where = f"training set {request.training_set!r} fold {request.fold}"
+    where = f"training set {request.training_set!r} fold {request.fold} with views {','.join(request.views)}"
+    where += f" and width {request.width}" if request.width is not None else ""
     if request.conv4 is not None:
         if request.conv4 not in [run.run_id for run in fitting]:
             known = ", ".join(run.run_id for run in fitting[:5]) or "none yet"
-            raise InputError(
-                f"--conv4 {request.conv4} is no finished sub_deep training of {where} with those views", allowed=known
-            )
+            raise InputError(f"--conv4 {request.conv4} is no finished sub_deep training of {where}", allowed=known)
         return request.conv4
     if not fitting:
         raise InputError(
-            f"no finished sub_deep training of {where} with views {','.join(request.views)}, whose conv4 fusion reads",
+            f"no finished sub_deep training of {where}, whose conv4 fusion reads",
             hint=f"train it first: ferstore train sub_deep --training-set {request.training_set}, or give --joint",
         )
     return max(fitting, key=lambda run: _agreement(run.arguments, request)).run_id
@@ -123,7 +123,6 @@ def _agreement(arguments: Mapping[str, Any], request: TrainRequest) -> tuple[boo
     return (
         arguments["seed"] == request.seed,
         arguments["recipe"] == request.recipe.name,
-        arguments["width"] == request.width,
     )
 
 

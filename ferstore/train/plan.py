@@ -18,7 +18,7 @@ from ferstore.store.store import Store
 from ferstore.train.data import ASIDE, TrainingData, load_training_data
 from ferstore.train.features import CONV4
 from ferstore.train.past import find_run, newest_conv4
-from ferstore.train.request import TrainReport, TrainRequest, for_fold
+from ferstore.train.request import WIDTH, TrainReport, TrainRequest, for_fold
 from ferstore.train.training_set import open_training_set
 
 
@@ -27,7 +27,8 @@ class Plan:
     """One fold, checked.
 
     Attributes:
-        request: with this fold and the run whose conv4 is read.
+        request: with all that was chosen for it: fold, extractor, width, and the run whose conv4 is read. It is what is
+            recorded, so that a resumed training chooses nothing again.
         data: items and where their features lie.
         dataset: of the training set.
         conv4_run: run whose conv4 is read.
@@ -54,7 +55,7 @@ class Plan:
             "fold": request.fold,
             "recipe": request.recipe.name,
             "settings": request.settings,
-            "width": request.width if any(layer.is_map for layer in data.layers) else None,
+            "width": request.width if request.experiment != "deepest" else None,
             "items": dict(zip(parts.tolist(), counts.tolist(), strict=True)),
             "examples": examples,
             "total_steps": request.recipe.total_steps(examples),
@@ -77,9 +78,8 @@ def plan_folds(store: Store, request: TrainRequest) -> list[Plan]:
     plans = []
     for fold in folds:
         own = for_fold(request, fold)
-        conv4 = own.conv4
-        if CONV4 in own.read_layers:
-            conv4 = newest_conv4(store, pin, own)
+        before = find_run(store, newest_conv4(store, pin, own)) if CONV4 in own.read_layers else None
+        conv4 = before.run_id if before else None
         data = load_training_data(
             store,
             pin,
@@ -87,7 +87,7 @@ def plan_folds(store: Store, request: TrainRequest) -> list[Plan]:
             fold=fold,
             layers=own.read_layers,
             views=own.views,
-            extractor=own.extractor or (find_run(store, conv4).extractor_id if conv4 else None),
+            extractor=own.extractor or (before.extractor_id if before else None),
             conv4_run=conv4,
             aside=own.experiment == "sub_deep",  # the paper saves conv4 of every image
         )
@@ -98,7 +98,9 @@ def plan_folds(store: Store, request: TrainRequest) -> list[Plan]:
             )
         kinds = _weights_kind(store, pin, data.extractor_id)
         snapshots = {layer: pin.snapshots[layer] for layer in own.read_layers}
-        plans.append(Plan(replace(own, conv4=conv4), data, training_set.dataset, conv4, kinds, snapshots))
+        width = before.arguments["width"] if before else own.width or WIDTH
+        chosen = replace(own, conv4=conv4, extractor=data.extractor_id, width=width)
+        plans.append(Plan(chosen, data, training_set.dataset, conv4, kinds, snapshots))
     return plans
 
 

@@ -15,7 +15,7 @@ from ferstore.store.files import filesystem
 from ferstore.store.store import Store
 from ferstore.train.features import CONV4
 from ferstore.train.past import PastRun, find_run
-from ferstore.train.request import TrainRequest, request_of
+from ferstore.train.request import WIDTH, TrainRequest, request_of
 
 Features = Mapping[str, Mapping[str, npt.NDArray[np.float32]]]
 
@@ -141,7 +141,7 @@ class Classifier:
             request.experiment,
             {name: tuple(shape) for name, shape in shapes.items()},
             len(run.details["classes"]),
-            request.width,
+            request.width or WIDTH,
             request.recipe,
             request.seed,
             request.precision,

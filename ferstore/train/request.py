@@ -32,7 +32,7 @@ class TrainRequest:
         training_set: name of a frozen split.
         fold: one fold; None trains every fold, one after another.
         recipe: how.
-        width: filters of conv1 to conv3.
+        width: filters of conv1 to conv3; None is the paper's, or for a fusion that of the conv4 it reads.
         layers: features read; empty for the experiment's own. Fusion reads conv4 beside them, or computes it (joint).
         views: of each image, in training; predictions are averaged over them.
         joint: fusion only: fit conv1 to conv4 and the fusion together, from the map.
@@ -49,7 +49,7 @@ class TrainRequest:
     training_set: str
     fold: int | None = None
     recipe: Recipe = PAPER
-    width: int = WIDTH
+    width: int | None = None
     layers: tuple[str, ...] = ()
     views: tuple[str, ...] = ("identity",)
     joint: bool = False
@@ -71,7 +71,7 @@ class TrainRequest:
         _one_of("precision", self.precision, get_args(Precision))
         self.recipe.check()
         for name, value, least, most in (
-            ("--width", self.width, 1, 65536),
+            ("--width", WIDTH if self.width is None else self.width, 1, 65536),
             ("--seed", self.seed, 0, 2**31 - 1),
             ("--workers", self.workers, 1, 10_000),
             ("--gpus-per-worker", self.gpus_per_worker, 0, 1),
@@ -182,7 +182,7 @@ class TrainReport:
         fold: of it.
         recipe: name of the recipe.
         settings: what differs from it.
-        width: filters of conv1 to conv3; None where there are none.
+        width: filters of conv1 to conv3, of a fusion those behind its conv4; None where there are none.
         items: by part.
         examples: of train: items times views.
         total_steps: planned.

@@ -24,7 +24,7 @@ from ferstore.train.moments import Moments, train_moments
 from ferstore.train.outcome import commit_outcome, part_scores
 from ferstore.train.past import PastRun, check_resumable, find_run
 from ferstore.train.plan import Plan, cpus_of_worker, described, plan_folds, resume_command
-from ferstore.train.request import TrainReport, TrainRequest, request_of
+from ferstore.train.request import WIDTH, TrainReport, TrainRequest, request_of
 from ferstore.train.shown import Shown
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def _job(store: Store, plan: Plan, run: Run, moments: Mapping[str, Moments]) -> 
             request.experiment,
             plan.data.shapes,
             len(plan.data.classes),
-            request.width,
+            request.width or WIDTH,
             request.recipe,
             request.seed,
             request.precision,

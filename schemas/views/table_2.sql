@@ -1,7 +1,8 @@
 -- The paper's Table 2 for one's own data: test accuracy in per cent, one row a data set, protocol, experiment and
 -- recipe, each with the mean and the sample standard deviation over its runs (seeds and folds; null of a single run).
 -- What changes a result makes a row of its own: another training set, width, option of the recipe (settings) or
--- extractor. Of runs that agree in all that and in seed and fold, the newest counts.
+-- extractor. A fusion's settings end in those of the sub_deep run whose conv4 it reads, where they are not its own.
+-- Of runs that agree in all that and in seed and fold, the newest counts.
 -- weights_kind says when features come from random weights.
 with trained as (
     select
@@ -11,7 +12,22 @@ with trained as (
         r.arguments ->> 'training_set' as training_set,
         r.arguments ->> 'experiment' as experiment,
         r.arguments ->> 'recipe' as recipe,
-        r.arguments ->> 'settings' as settings,
+        concat_ws(
+            ' ',
+            nullif(r.arguments ->> 'settings', ''),
+            case when c.run_id is not null and (
+                c.arguments ->> 'recipe', c.arguments ->> 'settings', c.arguments ->> 'seed'
+            ) is distinct from (r.arguments ->> 'recipe', r.arguments ->> 'settings', r.arguments ->> 'seed') then
+                concat_ws(
+                    ' ',
+                    '(conv4:',
+                    c.arguments ->> 'recipe',
+                    nullif(c.arguments ->> 'settings', ''),
+                    case when c.arguments ->> 'seed' <> r.arguments ->> 'seed' then 'seed=' || (c.arguments ->> 'seed')
+                    end
+                ) || ')'
+            end
+        ) as settings,
         case when r.arguments ->> 'experiment' <> 'deepest' then cast(r.arguments ->> 'width' as integer) end as width,
         cast(r.arguments ->> 'seed' as bigint) as seed,
         cast(r.arguments ->> 'fold' as integer) as fold,
@@ -20,10 +36,12 @@ with trained as (
         len(s.classes) as classes
     from runs r
     join training_sets s on s.name = r.arguments ->> 'training_set'
+    left join runs c on c.run_id = r.details ->> 'conv4_run'
     where r.command = 'train' and r.state = 'done'
     qualify row_number() over (
         -- training_sets has a seed too, which the bare name would mean here
-        partition by training_set, experiment, recipe, settings, width, r.arguments ->> 'seed', fold, r.extractor_id
+        partition by
+            training_set, experiment, recipe, settings, width, r.arguments ->> 'seed', fold, r.extractor_id
         order by r.started_at desc
     ) = 1
 ),

@@ -117,10 +117,12 @@ def test_leaks_of_a_set_that_dropped_them_are_not_leakage(store: Store, put: Put
 
 
 def training(name: str, run: str, *, state: str = "done", later: int = 0, **asked: Any) -> Row:
-    request = TrainRequest(asked.pop("experiment", "deepest"), name, **{"fold": 0, **asked})
+    details = {"conv4_run": asked.pop("conv4_run", None)}
+    request = TrainRequest(asked.pop("experiment", "deepest"), name, **{"fold": 0, "width": 2048, **asked})
     named = {"run_id": f"{name}-{run}", "command": "train", "state": state, "extractor_id": request.extractor or "e"}
     started = NOW + timedelta(seconds=later)
-    return {**named, "arguments": json.dumps(request.arguments(), sort_keys=True), "started_at": started}
+    arguments = json.dumps(request.arguments(), sort_keys=True)
+    return {**named, "arguments": arguments, "details": json.dumps(details), "started_at": started}
 
 
 def predicted(run: Row, pairs: str, part: str = "test") -> list[Row]:
@@ -214,6 +216,25 @@ def test_what_changes_a_result_makes_a_row_of_its_own_and_nothing_else_does(stor
     found = {shown(row): row for row in table_2(store, "own")}
     assert found.keys() == asked.keys()
     assert [row["runs"] for row in (*found.values(), *table_2(store, "own-again"))] == [1] * (len(asked) + 1)
+
+
+def test_a_fusion_says_whose_conv4_it_read_where_that_is_another_recipe_or_seed(store: Store, put: Put) -> None:
+    longer = replace(MODERN, epochs=90)
+    before = [
+        training("read", "c0", experiment="sub_deep", recipe=MODERN),
+        training("read", "c1", experiment="sub_deep", recipe=longer, seed=1),
+    ]
+    cases: dict[str, Row] = {
+        "": {"recipe": MODERN, "conv4_run": "read-c0"},
+        "epochs=90": {"recipe": longer, "seed": 1, "conv4_run": "read-c1"},
+        "(conv4: modern)": {"recipe": PAPER, "conv4_run": "read-c0"},
+        "hidden=9 (conv4: modern epochs=90)": {"recipe": replace(MODERN, hidden=9), "seed": 1, "conv4_run": "read-c1"},
+        "(conv4: modern epochs=90 seed=1)": {"recipe": PAPER, "conv4_run": "read-c1"},
+    }
+    fusions = [training("read", f"f{n}", experiment="fusion", **case) for n, case in enumerate(cases.values())]
+    put_trainings(store, put, "read", [(run, QUARTERS[1]) for run in (*before, *fusions)])
+    found = [row["settings"] for row in table_2(store, "read") if row["experiment"] == "fusion"]
+    assert sorted(found) == sorted(cases)
 
 
 PUBLISHED = {"ferplus": (47.7, 59.4, 63.6), "ckplus": (97.2, 98.9, 99.4), "jaffe": (61.9, 72.3, 75.5)}

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,14 +185,13 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> Chosen:
         ([{}, {"width": 8}], "r0"),
         ([{}, {"recipe": PAPER}], "r0"),
         ([{}, {"seed": 4}], "r0"),
-        ([{"width": 8}, {"recipe": PAPER}], "r0"),  # recipe before width
-        ([{"width": 8, "recipe": PAPER}, {"seed": 4}], "r0"),  # seed before both
-        ([{"seed": 4, "width": 8}, {"seed": 4, "recipe": PAPER}], "r0"),
+        ([{"recipe": PAPER}, {"seed": 4}], "r0"),  # seed before recipe
+        ([{"seed": 4}, {"seed": 4, "recipe": PAPER}], "r0"),
         ([{"seed": 4, "recipe": PAPER}, {"seed": 5, "recipe": PAPER}], "r1"),  # alike in what agrees: the newest
-        ([{"seed": 4, "recipe": PAPER, "width": 8}], "r0"),  # better than none
+        ([{"seed": 4, "recipe": PAPER}], "r0"),  # better than none
     ],
 )
-def test_the_training_that_agrees_most_is_read_by_seed_then_recipe_then_width_then_the_newest(
+def test_the_training_that_agrees_most_is_read_by_seed_then_recipe_then_the_newest(
     chosen: Chosen, runs: list[dict[str, Any]], expected: str
 ) -> None:
     assert chosen(*runs) == expected
@@ -204,9 +204,10 @@ def test_the_training_that_agrees_most_is_read_by_seed_then_recipe_then_width_th
         {"training_set": "others"},
         {"fold": 1},
         {"views": ("hflip",)},
+        {"width": 8},
     ],
 )
-def test_trainings_of_another_head_set_fold_or_view_are_never_read(chosen: Chosen, newer: dict[str, Any]) -> None:
+def test_trainings_of_another_head_set_fold_view_or_width_are_never_read(chosen: Chosen, newer: dict[str, Any]) -> None:
     assert chosen({}, newer) == "r0"
     with pytest.raises(InputError, match="no finished sub_deep training"):
         chosen(newer, newer)
@@ -216,8 +217,8 @@ def test_trainings_of_another_head_set_fold_or_view_are_never_read(chosen: Chose
 def test_trainings_that_did_not_finish_are_never_read(chosen: Chosen, state: str) -> None:
     with pytest.raises(
         InputError,
-        match="no finished sub_deep training of training set 'parts' fold 0 with views identity, whose conv4 fusion "
-        "reads; train it first: ferstore train sub_deep --training-set parts, or give --joint",
+        match="no finished sub_deep training of training set 'parts' fold 0 with views identity and width 64, whose "
+        "conv4 fusion reads; train it first: ferstore train sub_deep --training-set parts, or give --joint",
     ):
         chosen({}, state=state)
 
@@ -230,7 +231,11 @@ def test_a_training_with_more_views_than_are_asked_for_is_read(chosen: Chosen) -
 
 def test_the_training_asked_for_is_read_though_another_agrees_more(chosen: Chosen) -> None:
     asked = request("fusion", **SAME, conv4="r0")
-    assert chosen({"seed": 4, "recipe": PAPER, "width": 8}, {}, asked=asked) == "r0"
+    assert chosen({"seed": 4, "recipe": PAPER}, {}, asked=asked) == "r0"
+
+
+def test_without_a_width_a_training_of_any_is_read(chosen: Chosen) -> None:
+    assert chosen({}, {"width": 8}, asked=replace(ASKED, width=None)) == "r1"
 
 
 @pytest.mark.parametrize(
@@ -247,7 +252,7 @@ def test_a_training_asked_for_that_does_not_fit_is_refused_with_those_that_do(
 ) -> None:
     with pytest.raises(
         InputError,
-        match=f"--conv4 r0 is no .* 'parts' fold 0 with those views; allowed: {known}$",
+        match=f"--conv4 r0 is no .* 'parts' fold 0 with views identity and width 64; allowed: {known}$",
     ):
         chosen(run, {}, asked=request("fusion", **SAME, conv4="r0"), state=state)
 
