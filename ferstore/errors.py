@@ -86,3 +86,7 @@ class ExtractError(FerstoreError):
 
 class TrainError(FerstoreError):
     """A training cannot go on."""
+
+
+class StoppedError(FerstoreError):
+    """The user stopped it, and the same command would not continue it: the hint says what does."""

@@ -22,6 +22,7 @@ from ferstore.cli.options import (
 )
 from ferstore.cli.root import LEARN, app
 from ferstore.cli.session import open_store
+from ferstore.errors import StoppedError
 
 
 @app.command(rich_help_panel=LEARN)
@@ -103,7 +104,10 @@ def train(
     request.check()
     store = open_store()
     with terminal.TerminalProgress() as progress:
-        reports = store.train(request, resume=resume, address=address, dry_run=dry_run, progress=progress)
+        try:
+            reports = store.train(request, resume=resume, address=address, dry_run=dry_run, progress=progress)
+        except KeyboardInterrupt as error:
+            raise StoppedError("stopped", hint=" ".join(getattr(error, "__notes__", ["nothing was begun"]))) from error
     if as_json:
         terminal.print_json({"trainings": reports})
     else:

@@ -61,6 +61,7 @@ def train(
     Raises:
         InputError: it cannot be done; nothing was changed.
         TrainError: the workers could not go on; ``resume`` continues.
+        KeyboardInterrupt: as it came, with notes that say how to continue.
         ConflictError: other writers kept getting there first.
     """
     progress = progress or Silent()
@@ -77,7 +78,12 @@ def train(
     with cluster(address, cpus=cpus) as resources:
         worker_cpus = cpus_of_worker(request, resources)
         for plan in plans:
-            reports.append(_train_one(store, plan, past, worker_cpus, progress))
+            try:
+                reports.append(_train_one(store, plan, past, worker_cpus, progress))
+            except KeyboardInterrupt as error:
+                if left := [str(other.request.fold) for other in plans[len(reports) + 1 :]]:
+                    error.add_note(f"then train the folds that are left, each with --fold: {', '.join(left)}")
+                raise
     return reports
 
 
@@ -109,8 +115,8 @@ def _train_one(store: Store, plan: Plan, past: PastRun | None, cpus: int, progre
         state, reason = ("stopped", "stopped") if stopped else ("failed", str(error) or type(error).__name__)
         with contextlib.suppress(FerstoreError, OSError):  # the first error is the one to tell
             record_run(store, run, state, None, reason, details=details)
-        if stopped:
-            progress.note(f"to continue from the last checkpoint: {resume_command(plan, run)}")
+        if isinstance(error, KeyboardInterrupt):
+            error.add_note(f"continue from the last checkpoint: {resume_command(plan, run)}")
         raise
     return _commit(store, plan, run, outcomes, details)
 

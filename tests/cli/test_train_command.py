@@ -78,6 +78,23 @@ def test_predict_refuses_a_run_that_is_not_there(capsys: pytest.CaptureFixture[s
     assert "no training '20260101T000000-00000000'" in capsys.readouterr().err
 
 
+def test_a_stop_is_one_line_that_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop = KeyboardInterrupt()
+    stop.add_note("continue from the last checkpoint: ferstore train deepest --training-set parts --resume R")
+
+    def train(*_: object, **__: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("ferstore.api.FeatureStore.train", train)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["train", "deepest", "--training-set", "parts"])
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert error == f"ferstore: stopped; {stop.__notes__[0]}\n"
+
+
 def test_a_dry_run_says_what_would_be_trained(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["train", "sub_deep", "--training-set", "parts", "--width", "64", "--steps", "7", "--dry-run"])

@@ -235,6 +235,23 @@ def test_a_loss_that_is_no_number_leaves_a_curve_and_no_prediction(
         train(store, asked, resume=report.run_id)
 
 
+def test_a_stopped_training_says_how_to_go_on(store: Store, ray_here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    split(store, SplitRequest("three", "noise", "random", folds=3))
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ferstore.train.run._fit", stop)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        train(store, replace(request("deepest"), training_set="three"))
+    [(run_id, state)] = sql(store, "select run_id, state from runs where arguments ->> 'training_set' = 'three'")
+    assert state == "stopped"
+    assert stopped.value.__notes__ == [
+        f"continue from the last checkpoint: ferstore train deepest --training-set three --resume {run_id}",
+        "then train the folds that are left, each with --fold: 1, 2",
+    ]
+
+
 def test_nothing_is_started_for_what_cannot_work(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         pytest.fail("Ray was started")
