@@ -275,7 +275,8 @@ def show_snapshots(found: Sequence[SnapshotInfo]) -> None:
         )
         for s in found
     ]
-    print_table(["time (UTC)", "table", "snapshot", "command", "run", "rows", "tags"], rows, numbers=["rows"])
+    names = ["time (UTC)", "table", "snapshot", "command", "run", "rows", "tags"]
+    print_table(names, rows, numbers=["rows"], whole=["snapshot", "run"])
 
 
 def show_runs(found: Sequence[Mapping[str, Any]]) -> None:
@@ -285,14 +286,23 @@ def show_runs(found: Sequence[Mapping[str, Any]]) -> None:
             run["run_id"],
             run["command"],
             run["state"],
-            run["dataset"],
             f"{(run['ended_at'] - run['started_at']).total_seconds():.1f} s" if run["ended_at"] else "",
-            run["counts"].strip("{}").replace('"', "") if run["counts"] else "",
-            run["error"],
+            _what_came(run),
         )
         for run in found
     ]
-    print_table(["run", "command", "state", "dataset", "took", "counts", "error"], rows, numbers=["took"])
+    print_table(["run", "command", "state", "took", "what"], rows, numbers=["took"], whole=["run"])
+
+
+def _what_came(run: Mapping[str, Any]) -> str:
+    """On which data set, what was trained, counts that are not 0, and the error."""
+    said = [run["dataset"]] if run["dataset"] else []
+    if run["command"] == "train":
+        asked = json.loads(run["arguments"])
+        said.append(f"{asked['experiment']} on {asked['training_set']} fold {asked['fold']}, {asked['recipe']}")
+    counts = json.loads(run["counts"] or "{}")
+    said += [f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items() if count]
+    return "; ".join([", ".join(said), *([run["error"]] if run["error"] else [])])
 
 
 def show_tags(tags: Mapping[str, Mapping[str, int]]) -> None:

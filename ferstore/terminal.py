@@ -78,13 +78,23 @@ def write_json_rows(names: Sequence[str], rows: Iterable[Sequence[Any]], out: IO
     out.write("\n]\n")
 
 
-def print_table(names: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Iterable[str] = ()) -> None:
-    """Rows as a table on stdout, as wide as the terminal; unlimited where stdout is none."""
+def print_table(
+    names: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Iterable[str] = (), whole: Iterable[str] = ()
+) -> None:
+    """Rows as a table on stdout, as wide as the terminal; unlimited where stdout is none.
+
+    Args:
+        names: of the columns.
+        rows: their values.
+        numbers: columns to align right.
+        whole: columns never broken into lines, such as ids that are copied.
+    """
     console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False, soft_wrap=False)
-    right = set(numbers)
+    right, unbroken = set(numbers), set(whole)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
-        table.add_column(Text(name), justify="right" if name in right else "left", overflow="fold")
+        justify: Literal["right", "left"] = "right" if name in right else "left"
+        table.add_column(Text(name), justify=justify, overflow="fold", no_wrap=name in unbroken)
     for row in rows:
         table.add_row(*(Text(_short(cell(value))) for value in row))
     console.print(table)
