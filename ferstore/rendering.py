@@ -269,6 +269,8 @@ def show_figures(report: FiguresReport) -> None:
         )
     else:
         say(f"head of training {report.run_id}, width {report.width:,}")
+    if report.silent:
+        say(f"  {', '.join(report.silent)}: 0 everywhere, nothing of this picture passes their ReLUs")
     rows = [
         ("1", "the last nodes of the extractor; for TensorBoard: figure_1_graph"),
         ("2", "25 channels of the first convolution, and all of them fused; numbers: figure_2.npz"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ class FiguresReport:
         run_id: training of the head; None where there is none.
         width: filters of that head's conv1 to conv3, or of the paper's.
         panels: of Figure 3, in order.
+        silent: those of the head that are 0 everywhere: no ReLU of theirs lets anything of this picture through.
         parameters: of the extractor and the three heads of Figure 4.
     """
 
@@ -59,6 +60,7 @@ class FiguresReport:
     run_id: str | None
     width: int
     panels: tuple[str, ...]
+    silent: tuple[str, ...]
     parameters: Mapping[str, int]
 
 
@@ -105,6 +107,7 @@ def draw(source: Source, output: Path, progress: Progress | None) -> FiguresRepo
         run_id=source.run.run_id if source.run else None,
         width=_width(source.run),
         panels=tuple(fused.name for fused in (*found.fused, *last)),
+        silent=_silent(last),
         parameters={
             name: sum(node.parameters for node in layers if node.name != "predictions")
             for name, layers in parameters.items()
@@ -124,9 +127,10 @@ def _head_input(source: Source) -> dict[str, str]:
 
 
 def _width(run: PastRun | None) -> int:
+    from ferstore.train.predict import spec_of
     from ferstore.train.request import WIDTH
 
-    return int(run.arguments["width"]) if run else WIDTH
+    return spec_of(run).width if run else WIDTH
 
 
 def _figure_files(
@@ -152,6 +156,8 @@ def _figure_files(
     network, picture = _about(source), f"{_about(source)} Image {source.image_id[:16]}."
     warning = _warning(source.weights)
     head_row, head_drawn = _about_head(source.run, trained=bool(source.store))
+    if silent := _silent(last):
+        head_row += f" 0 everywhere in {', '.join(silent)}: no ReLU there lets anything of this picture through."
     first = found.fused[0]
     figures: tuple[Callable[[], Any], ...] = (
         lambda: last_nodes_figure(nodes, about=network, warning=warning),
@@ -171,6 +177,10 @@ def _figure_files(
     files["figure_2.npz"] = _packed(channels=found.first, fused=first.values)
     files["figure_3.npz"] = _packed(names=np.array(list(maps)), shapes=shapes, **maps)
     return files
+
+
+def _silent(maps: Sequence[FusedMap]) -> tuple[str, ...]:
+    return tuple(fused.name for fused in maps if not fused.values.any())
 
 
 def _packed(**arrays: npt.NDArray[Any]) -> bytes:
@@ -197,7 +207,7 @@ def _about_head(run: PastRun | None, *, trained: bool) -> tuple[str, str]:
     paper = "" if width == _width(None) else f" (the paper's is {_width(None):,})"
     said = f"training {run.run_id}: {run.arguments['experiment']}, recipe {run.arguments['recipe']}"
     said += f", width {width:,}{paper}"
-    return f"The last row is the trained head's, of {said}.", f"The heads are those of {said}."
+    return f"The last row is the trained head's, of {said}.", f"The heads have the settings of {said}."
 
 
 def _warning(weights: Weights) -> str:

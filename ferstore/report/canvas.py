@@ -7,13 +7,13 @@ no part in them.
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 INK, PAPER, SHADE, ACCENT = "#1a1a1a", "#ffffff", "#eeeeee", "#d6e4f0"
 """Text, background, boxes, and boxes that matter: apart in grey too."""
@@ -22,6 +22,7 @@ MAPS = "viridis"
 
 _DPI = 220
 _MARGIN = 0.3  # inches
+_CAPTION = 7  # points
 
 
 @contextmanager
@@ -65,7 +66,19 @@ def sheet(width: float, height: float, title: str, caption: str, warning: str = 
         box = {"facecolor": INK, "edgecolor": INK, "boxstyle": "square,pad=0.35"}
         figure.text((_MARGIN + 0.05) / width, (top - 0.05) / height, warning, size=8, color=PAPER, va="top", bbox=box)
         top -= 0.32
-    lines = textwrap.wrap(caption, int((width - 2 * _MARGIN) * 20))
+    lines = _wrapped(caption, width - 2 * _MARGIN)
     below = _MARGIN + 0.135 * len(lines)
-    figure.text(_MARGIN / width, below / height, "\n".join(lines), size=7, color=INK, va="top", linespacing=1.25)
+    figure.text(_MARGIN / width, below / height, "\n".join(lines), size=_CAPTION, color=INK, va="top", linespacing=1.25)
     return figure, below + 0.1, top
+
+
+def _wrapped(text: str, width: float) -> list[str]:
+    """Lines of a caption, none wider than so many inches as they are drawn."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and TextPath((0, 0), longer, size=_CAPTION).get_extents().width / 72 <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
