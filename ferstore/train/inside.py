@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import keras
@@ -39,8 +40,7 @@ class Heads:
 def heads_like(run: PastRun | None, *, classes: int) -> Heads:
     """The three heads that belong together: with a run's width, recipe and classes, or the paper's.
 
-    They are built without values for their weights, so that the paper's 133 million cost no memory: inside a
-    ``StatelessScope`` Keras gives a weight its shape and keeps its initialiser for later.
+    They are built without values for their weights, so that the paper's 133 million cost no memory.
 
     Args:
         run: a training whose head has convolutions; None takes the paper's head, at full width.
@@ -53,15 +53,16 @@ def heads_like(run: PastRun | None, *, classes: int) -> Heads:
         shapes = own.shapes if own.experiment == "sub_deep" else {map_layer(run): own.shapes[map_layer(run)]}
         sub_deep = replace(own, experiment="sub_deep", shapes=shapes)
     vector = (CONV4_VALUES,)
-    return Heads(
-        deepest=_layers(replace(sub_deep, experiment="deepest", shapes={_POOL_3: vector})),
-        sub_deep=_layers(sub_deep),
-        fusion=_layers(replace(sub_deep, experiment="fusion", shapes={CONV4: vector, _POOL_3: vector})),
-    )
+    deepest = replace(sub_deep, experiment="deepest", shapes={_POOL_3: vector})
+    fusion = replace(sub_deep, experiment="fusion", shapes={CONV4: vector, _POOL_3: vector})
+    # Inside the scope a weight has a shape and no value; Keras notes it, a thread by itself, to give it one when a
+    # later scope ends. The note ends with this thread.
+    with ThreadPoolExecutor(1, thread_name_prefix="ferstore-heads") as thread:
+        return Heads(*thread.map(_layers, (deepest, sub_deep, fusion)))
 
 
 def _layers(spec: HeadSpec) -> tuple[Node, ...]:
-    with keras.StatelessScope():
+    with keras.StatelessScope(initialize_variables=False):
         return nodes_of(build(spec))
 
 
