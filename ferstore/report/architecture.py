@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ferstore.network import PAPER_NAMES, Node, blocks_of, merged, size_text
 from ferstore.report.boxes import Box, Drawing
-from ferstore.report.canvas import ACCENT, SHADE, sheet
+from ferstore.report.canvas import ACCENT, SHADE, sheet, text_width
 
 _PASSING = ("Reshape", "ReLU", "Activation", "Dropout")
 _KINDS = {
@@ -26,6 +26,7 @@ _KINDS = {
     "Activation": "of the last layer",
 }
 _WIDTH, _HEIGHT, _LEFT = 11.69, 7.4, 1.5
+_SIZE, _GAP = 6.2, 0.2  # points of text, inches between boxes
 _FEATURES = ("mixed_10", "pool_3", "conv4", "fused")
 
 
@@ -90,6 +91,8 @@ class _Page:
         self._top, self._down = top, (top - bottom) / 5
         self._columns, self._across = columns, (_WIDTH - _LEFT - 0.2) / columns
         self._places: dict[tuple[int, str], Box] = {}
+        room = self._across - _GAP - 0.12
+        self._size = min(_SIZE, _SIZE * room / text_width("37,750,784 params", _SIZE))  # as wide as lines get
 
     def label(self, row: int, name: str, parameters: int) -> None:
         """What a row is, on its left."""
@@ -124,7 +127,7 @@ class _Page:
 
     def _at(self, row: int, column: int) -> Box:
         x = _LEFT + (column + 0.5) * self._across
-        return Box(x, self._top - self._down * (row + 0.45), self._across - 0.2, 0.66)
+        return Box(x, self._top - self._down * (row + 0.45), self._across - _GAP, 0.66)
 
     def _box(self, row: int, column: int, node: Node) -> None:
         place = self._places[row, node.name] = self._at(row, column)
@@ -134,7 +137,7 @@ class _Page:
         if not node.parameters:
             lines.pop()
         face = ACCENT if node.name in _FEATURES else SHADE
-        self._drawing.box(place, lines, name=f"{row}_{node.name}", face=face, size=6.2)
+        self._drawing.box(place, lines, name=f"{row}_{node.name}", face=face, size=self._size)
 
     def _chain(self, row: int, nodes: Sequence[Node]) -> None:
         for before, after in pairwise(nodes):

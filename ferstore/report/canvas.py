@@ -13,7 +13,8 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.textpath import TextPath
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 INK, PAPER, SHADE, ACCENT = "#1a1a1a", "#ffffff", "#eeeeee", "#d6e4f0"
 """Text, background, boxes, and boxes that matter: apart in grey too."""
@@ -72,12 +73,18 @@ def sheet(width: float, height: float, title: str, caption: str, warning: str = 
     return figure, below + 0.1, top
 
 
+def text_width(text: str, size: float) -> float:
+    """How wide a text of so many points is drawn, in inches. Call it inside `fixed_style`."""
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
+    return float(width) / 72
+
+
 def _wrapped(text: str, width: float) -> list[str]:
     """Lines of a caption, none wider than so many inches as they are drawn."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and TextPath((0, 0), longer, size=_CAPTION).get_extents().width / 72 <= width:
+        if lines and text_width(longer, _CAPTION) <= width:
             lines[-1] = longer
         else:
             lines.append(word)
