@@ -193,17 +193,17 @@ def _packed(**arrays: npt.NDArray[Any]) -> bytes:
 def _about(source: Source) -> str:
     weights = source.weights
     name = weights.name if weights.kind != "file" else PurePosixPath(weights.name.partition("?")[0]).name
-    by = f"Extractor {source.extractor_id}: " if source.extractor_id else ""
-    return f"{by}{name} weights, SHA-256 {weights.sha256[:16]}, in float32."
+    lead = f"Extractor {source.extractor_id}, weights" if source.extractor_id else "Weights"
+    return f"{lead} {name}, SHA-256 {weights.sha256[:16]}, computed in float32."
 
 
 def _about_head(run: PastRun | None, *, trained: bool) -> tuple[str, str]:
     """What the last row of Figure 3 is, and which heads Figure 4 shows."""
     width = _width(run)
     if run is None:
-        none = "Of this extractor no head with conv1 to conv4 is trained" if trained else "Without a store, no head is"
-        drawn = f"the heads are the paper's at full width {width:,}, for {CLASSES} classes."
-        return f"{none}{'' if trained else ' trained'}, so its panels are left out.", f"{none}: {drawn}"
+        none = "No head with conv1 to conv4 is trained on this extractor's features" if trained else "No store is read"
+        drawn = f"The heads are the paper's, at full width {width:,} and for {CLASSES} classes; none is trained."
+        return f"{none}, so the panels of a trained head are left out.", drawn
     paper = "" if width == _width(None) else f" (the paper's is {_width(None):,})"
     said = f"training {run.run_id}: {run.arguments['experiment']}, recipe {run.arguments['recipe']}"
     said += f", width {width:,}{paper}"

@@ -89,7 +89,7 @@ def test_the_same_maps_are_the_same_bytes_whatever_the_user_s_style(monkeypatch:
             return rendered(every_convolution_figure({"stem": [small]}, about=ABOUT))
 
     one = draw()
-    with matplotlib.rc_context({"font.size": 30, "svg.hashsalt": "mine", "image.cmap": "jet", "lines.linewidth": 9}):
+    with matplotlib.rc_context({"font.size": 30, "svg.hashsalt": "mine", "image.cmap": "jet", "image.origin": "lower"}):
         assert draw() == one
         assert matplotlib.rcParams["font.size"] == 30  # and theirs is left as it was
     assert one["png"].startswith(b"\x89PNG")
