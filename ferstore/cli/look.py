@@ -27,7 +27,7 @@ def figures(
         str | None, typer.Option(help="Without a store: imagenet, random, or a path or URL of weights.")
     ] = None,
     weights_sha256: Annotated[str | None, typer.Option(help="Digest the file of --weights must have.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of --weights random.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of --weights random; 0 otherwise.")] = None,
     as_json: Json = False,
 ) -> None:
     """The paper's Figures 1 to 4 for an image. Example: ferstore figures face.png --output figures"""
@@ -35,12 +35,14 @@ def figures(
 
     if weights is not None and (run or extractor):
         raise InputError("--weights with --run or --extractor", allowed="--weights alone, which reads no store")
+    if weights is None and (weights_sha256 is not None or seed is not None):
+        raise InputError("--weights-sha256 or --seed without --weights", allowed="with --weights")
     with terminal.TerminalProgress() as progress:
         if weights is not None:
             from ferstore.figures.run import figures_of_weights
 
             found = figures_of_weights(
-                image, output, weights=weights, weights_sha256=weights_sha256, seed=seed, progress=progress
+                image, output, weights=weights, weights_sha256=weights_sha256, seed=seed or 0, progress=progress
             )
         else:
             found = open_store().figures(image, output=output, run=run, extractor_id=extractor, progress=progress)

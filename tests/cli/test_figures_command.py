@@ -165,6 +165,7 @@ WRONG = {
         ["face.png", "--output", "out", "--weights", "random", "--weights-sha256", "0" * 64],
         "has the SHA-256",
     ),
+    "a seed of no weights": (["face.png", "--output", "out", "--seed", "1"], "allowed: with --weights"),
     "no store": (["face.png", "--output", "out", "--store", "faces"], "no store at"),
     "a store without features": (["face.png", "--output", "out", "--store", "bare"], "compute some first"),
 }
