@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ferstore.errors import FerstoreError, InputError
+from ferstore.figures.draw import FiguresReport
+from ferstore.figures.run import figures_of_store
+from ferstore.figures.source import is_image_id
 from ferstore.progress import Progress
 from ferstore.query import similar
 from ferstore.query.diff import Diff, diff
@@ -246,6 +250,20 @@ class FeatureStore:
             for url, found in files
         ]
 
+    def figures(
+        self,
+        image: str,
+        *,
+        output: str | os.PathLike[str],
+        run: str | None = None,
+        extractor_id: str | None = None,
+        progress: Progress | None = None,
+    ) -> FiguresReport:
+        """Draw the paper's Figures 1 to 4 for an image. See `ferstore.figures.run.figures_of_store`."""
+        return figures_of_store(
+            self.store, image, Path(output), run_id=run, extractor_id=extractor_id, progress=progress
+        )
+
     def similar(
         self, image: str, *, k: int = 10, layer: str = "pool_3", extractor_id: str | None = None, at: str | None = None
     ) -> list[similar.Neighbour]:
@@ -255,7 +273,7 @@ class FeatureStore:
             InputError: neither an image of the store nor an image file.
         """
         pin = self.store.pin(at)
-        if _is_image_id(image):
+        if is_image_id(image):
             vector, found = similar.stored_vector(self.store, pin, image, layer, extractor_id)
             return similar.nearest(self.store, pin, vector, layer=layer, extractor_id=found, k=k, without=image)
         from ferstore.extract.single import vector_of_file
@@ -352,7 +370,3 @@ class FeatureStore:
     def doctor(self) -> list[Finding]:
         """Check the store. See `ferstore.store.doctor.doctor`."""
         return doctor(self.store)
-
-
-def _is_image_id(text: str) -> bool:
-    return len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)

@@ -29,6 +29,7 @@ from ferstore.terminal import (
 if TYPE_CHECKING:
     from ferstore.api import FeatureStore, SnapshotInfo, TableInfo
     from ferstore.extract.request import ExtractReport
+    from ferstore.figures.draw import FiguresReport
     from ferstore.query.diff import Diff
     from ferstore.query.session import Cursor
     from ferstore.sources.ingest import IngestReport
@@ -249,6 +250,35 @@ def warn_random(store: FeatureStore, at: str | None, tables: Collection[str]) ->
     found = store.sql("select extractor_id, seed from extractors where weights_kind = 'random'", at=at).rows()
     for extractor_id, seed in found:
         tell(f"note: features of extractor {extractor_id} come from random weights (seed {seed})")
+
+
+def note_random(report: FiguresReport) -> None:
+    """Say on stderr when figures come from random weights."""
+    if report.weights_kind == "random":
+        tell(f"note: the figures come from random weights (seed {report.seed}) and say nothing about faces")
+
+
+def show_figures(report: FiguresReport) -> None:
+    """What was drawn, and where it lies."""
+    by = f"extractor {report.extractor_id}: " if report.extractor_id else ""
+    say(f"image {report.image_id}")
+    say(f"{by}{report.weights} weights")
+    if report.run_id is None:
+        say(
+            "no trained head with conv1 to conv4: its panels are left out of figure 3; figure 4 draws the paper's heads"
+        )
+    else:
+        say(f"head of training {report.run_id}, width {report.width:,}")
+    if report.silent:
+        say(f"  {', '.join(report.silent)}: 0 everywhere, nothing of this picture passes their ReLUs")
+    rows = [
+        ("1", "the last nodes of the extractor; for TensorBoard: figure_1_graph"),
+        ("2", "25 channels of the first convolution, and all of them fused; numbers: figure_2.npz"),
+        ("3", f"the fused maps of {len(report.panels)} convolutions; numbers: figure_3.npz"),
+        ("4", "the structure: " + ", ".join(f"{name} {count:,}" for name, count in report.parameters.items())),
+    ]
+    print_table(["figure", "what"], rows)
+    say(f"in {report.output}, each as PNG and SVG")
 
 
 def show_tables(found: Sequence[TableInfo]) -> None:

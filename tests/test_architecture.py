@@ -13,11 +13,12 @@ ROOT = Path(__file__).parents[1]
 STAGES = {"sources", "extract", "train", "report"}
 RANK = {
     "errors": -1,
-    **dict.fromkeys(("progress", "labels", "config", "stderr"), 0),
+    **dict.fromkeys(("progress", "labels", "config", "stderr", "network"), 0),
     **dict.fromkeys(("image", "cluster"), 1),
     "store": 2,
     "query": 3,
     **dict.fromkeys(STAGES, 4),
+    "figures": 4.5,  # composes three stages for the API
     "api": 5,
     "terminal": 5,
     "rendering": 6,
@@ -57,7 +58,10 @@ def test_tensorflow_and_ray_stay_where_they_belong(path: Path) -> None:
     roots = {name.split(".")[0] for name in imported(path)}
     text = path.as_posix()
     if roots & {"tensorflow", "keras"}:
-        assert text == "ferstore/extract/inception.py" or text.startswith("ferstore/train/")
+        network = ("ferstore/extract/inception.py", "ferstore/extract/activations.py")
+        assert text in network or text.startswith("ferstore/train/")
+    if "matplotlib" in roots:
+        assert text.startswith("ferstore/report/")
     if "ray" in roots:
         assert text in ("ferstore/extract/pool.py", "ferstore/train/run.py", "ferstore/cluster.py")
 
@@ -65,8 +69,11 @@ def test_tensorflow_and_ray_stay_where_they_belong(path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("ferstore.cli", ("tensorflow", "keras", "ray", "duckdb", "pyiceberg", "pyarrow", "numpy")),
-        ("ferstore.api", ("tensorflow", "keras", "ray")),
+        (
+            "ferstore.cli",
+            ("tensorflow", "keras", "ray", "duckdb", "pyiceberg", "pyarrow", "numpy", "matplotlib", "jinja2"),
+        ),
+        ("ferstore.api", ("tensorflow", "keras", "ray", "matplotlib", "jinja2")),
         ("ferstore.extract.run", ("tensorflow", "keras", "ray")),
         ("ferstore.image.probe", ("tensorflow", "ray", "duckdb", "pyiceberg", "pyarrow")),
     ],

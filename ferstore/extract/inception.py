@@ -1,4 +1,4 @@
-"""Inception v3 as a function from pixels to features. The only module of `ferstore.extract` that imports TensorFlow.
+"""Inception v3 as a function from pixels to features. Besides `activations`, only it imports TensorFlow in this stage.
 
 The graph is `keras.applications.InceptionV3` without its top, cut behind the deepest layer asked for. Its weights go
 into the graph as constants: TensorFlow then folds each batch normalisation into the convolution before it, and
@@ -139,7 +139,7 @@ def _graph(nodes: Sequence[str], weights: Sequence[LayerArrays], batch_size: int
         full = keras.applications.InceptionV3(include_top=False, weights=None, input_shape=(SIZE, SIZE, 3))
     finally:
         keras.config.set_dtype_policy(before)
-    _assign(full, weights)
+    assign(full, weights)
     model = keras.Model(full.input, [full.get_layer(node).output for node in nodes])
     trainable = [variable.value.numpy() for variable in model.trainable_variables]
     fixed = [variable.value.numpy() for variable in model.non_trainable_variables]
@@ -154,7 +154,12 @@ def _graph(nodes: Sequence[str], weights: Sequence[LayerArrays], batch_size: int
     return tf.function(run, input_signature=signature, autograph=False).get_concrete_function()
 
 
-def _assign(model: Any, weights: Sequence[LayerArrays]) -> None:
+def assign(model: Any, weights: Sequence[LayerArrays]) -> None:
+    """Put weights into ``keras.applications.InceptionV3``, whose top, where it has one, stays as it is.
+
+    Raises:
+        WeightsError: weights that do not fit the network.
+    """
     convolutions = _in_creation_order(model, keras.layers.Conv2D)
     norms = _in_creation_order(model, keras.layers.BatchNormalization)
     try:

@@ -118,6 +118,46 @@ def newest_conv4(store: Store, pin: Pin, request: TrainRequest) -> str:
     return max(fitting, key=lambda run: _agreement(run.arguments, request)).run_id
 
 
+def run_with_maps(store: Store, run_id: str | None, extractor_id: str | None) -> PastRun | None:
+    """A finished training whose head has the convolutions of Table 1: sub_deep, or fusion trained jointly.
+
+    Args:
+        store: where trainings are.
+        run_id: of the training; None takes the newest there is, if there is one.
+        extractor_id: what its features must have come from; None takes any.
+
+    Raises:
+        InputError: the training named is not there, has another head or extractor, or did not finish.
+    """
+    runs = past_runs(store, store.pin())
+    fitting = [
+        run for run in runs if run.state == "done" and _has_maps(run) and extractor_id in (None, run.extractor_id)
+    ]
+    if run_id is None:
+        return fitting[0] if fitting else None
+    run = find_run(store, run_id)
+    if run not in fitting:
+        of = f" of extractor {extractor_id}" if extractor_id is not None and run.extractor_id != extractor_id else ""
+        known = ", ".join(fit.run_id for fit in fitting[:5]) or "none yet"
+        kind = run.arguments["experiment"] + ("" if run.state == "done" else f", {run.state}")
+        raise InputError(
+            f"training {run_id} ({kind}) is no finished training{of} whose head has conv1 to conv4",
+            allowed=f"one of sub_deep, or of fusion with --joint: {known}",
+        )
+    return run
+
+
+def map_layer(run: PastRun) -> str:
+    """The map that a head with convolutions reads: the name of its feature table."""
+    [name] = [name for name, shape in run.details["shapes"].items() if len(shape) > 1]
+    return str(name)
+
+
+def _has_maps(run: PastRun) -> bool:
+    experiment = run.arguments["experiment"]
+    return experiment == "sub_deep" or (experiment == "fusion" and bool(run.arguments["joint"]))
+
+
 def _agreement(arguments: Mapping[str, Any], request: TrainRequest) -> tuple[bool, ...]:
     # max() keeps the first of equals, and the newest comes first.
     return (

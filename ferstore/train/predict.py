@@ -14,6 +14,7 @@ from ferstore.errors import CorruptionError, FerstoreError, InputError
 from ferstore.store.files import filesystem
 from ferstore.store.store import Store
 from ferstore.train.features import CONV4
+from ferstore.train.job import HeadSpec
 from ferstore.train.past import PastRun, find_run
 from ferstore.train.request import WIDTH, TrainRequest, request_of
 
@@ -103,8 +104,8 @@ class Classifier:
 
     def _probabilities(self, features: Mapping[str, npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
         if not self._heads:
-            self._heads = [(run, self._load(run)) for run in (self._before, self._run) if run]
-        given = {name: self._as_stored(name, values)[np.newaxis] for name, values in features.items()}
+            self._heads = [(run, load_head(run)) for run in (self._before, self._run) if run]
+        given = {name: as_stored(self._store, name, values)[np.newaxis] for name, values in features.items()}
         for run, head in self._heads:
             outputs = head({name: given[name] for name in run.details["shapes"]}, training=False)
             if "conv4" in outputs:
@@ -114,38 +115,48 @@ class Classifier:
         shares: npt.NDArray[np.float32] = np.asarray(tf.nn.softmax(outputs["logits"]))[0]
         return shares
 
-    def _as_stored(self, name: str, values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        """Rounded as the table rounds it, so that a stored image gets the same answer."""
-        feature = self._store.schemas[name].feature
-        with np.errstate(over="ignore"):
-            return values.astype(np.float16) if feature and not feature.pool and feature.dtype == "float16" else values
 
-    def _load(self, run: PastRun) -> Any:
-        from ferstore.train.heads import build
-        from ferstore.train.job import HeadSpec
-        from ferstore.train.state import unpack
-        from ferstore.train.trainer import assign
+def as_stored(store: Store, name: str, values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    """A feature rounded as its table rounds it, so that a stored image gets the same answer."""
+    feature = store.schemas[name].feature
+    with np.errstate(over="ignore"):
+        return values.astype(np.float16) if feature and not feature.pool and feature.dtype == "float16" else values
 
-        url, digest = run.details["weights"], run.details["weights_sha256"]
-        try:
-            data: bytes = filesystem(url).cat_file(url)
-        except OSError as error:
-            raise CorruptionError(
-                f"weights of training {run.run_id} cannot be read: {error}", hint="train again"
-            ) from error
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise CorruptionError(f"{url} differs from its digest", hint="train again")
-        request = request_of(run.arguments)
-        shapes: dict[str, Sequence[int]] = run.details["shapes"]
-        spec = HeadSpec(
-            request.experiment,
-            {name: tuple(shape) for name, shape in shapes.items()},
-            len(run.details["classes"]),
-            request.width or WIDTH,
-            request.recipe,
-            request.seed,
-            request.precision,
-        )
-        head = build(spec)
-        assign(head.variables, unpack(data))
-        return head
+
+def spec_of(run: PastRun) -> HeadSpec:
+    """The head that a training fitted."""
+    request = request_of(run.arguments)
+    shapes: dict[str, Sequence[int]] = run.details["shapes"]
+    return HeadSpec(
+        request.experiment,
+        {name: tuple(shape) for name, shape in shapes.items()},
+        len(run.details["classes"]),
+        request.width or WIDTH,
+        request.recipe,
+        request.seed,
+        request.precision,
+    )
+
+
+def load_head(run: PastRun) -> Any:
+    """The head with the weights that a training left, a ``keras.Model`` as `heads.build` gives it.
+
+    Raises:
+        CorruptionError: the weights cannot be read, or differ from their digest.
+    """
+    from ferstore.train.heads import build
+    from ferstore.train.state import unpack
+    from ferstore.train.trainer import assign
+
+    url, digest = run.details["weights"], run.details["weights_sha256"]
+    try:
+        data: bytes = filesystem(url).cat_file(url)
+    except OSError as error:
+        raise CorruptionError(
+            f"weights of training {run.run_id} cannot be read: {error}", hint="train again"
+        ) from error
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise CorruptionError(f"{url} differs from its digest", hint="train again")
+    head = build(spec_of(run))
+    assign(head.variables, unpack(data))
+    return head
