@@ -19,7 +19,7 @@ from ferstore.errors import FerstoreError, InputError
 
 # Each adds its commands; help shows the groups in this order.
 # isort: off
-from ferstore.cli import fill, learn, ask, keep  # noqa: F401
+from ferstore.cli import fill, learn, look, ask, keep  # noqa: F401
 
 # isort: on
 

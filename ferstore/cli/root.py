@@ -10,7 +10,7 @@ import typer
 from ferstore.cli.options import DONE
 from ferstore.cli.session import Globals
 
-FILL, LEARN, ASK, KEEP = "Fill a store", "Learn from it", "Ask it", "Keep it"
+FILL, LEARN, LOOK, ASK, KEEP = "Fill a store", "Learn from it", "Look at it", "Ask it", "Keep it"
 
 app = typer.Typer(
     name="ferstore",

@@ -133,7 +133,7 @@ def mcnemar(fixed: int, broken: int) -> float:
     """
     changed = fixed + broken
     tail = sum(math.comb(changed, count) for count in range(min(fixed, broken) + 1))
-    return min(1.0, 2 * tail / 2**changed)
+    return min(1.0, 2 * tail / (1 << changed))
 
 
 def paired_interval(fixed: int, broken: int, items: int, level: float = 0.95) -> tuple[float, float]:
@@ -160,7 +160,9 @@ def paired_interval(fixed: int, broken: int, items: int, level: float = 0.95) ->
 def _at_most(most: int, trials: int, share: float) -> float:
     """Probability of no more than ``most`` successes."""
     counts = np.arange(most + 1)
-    combinations = np.array([math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1) for k in counts])
+    combinations = np.array(
+        [math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1) for k in counts]
+    )
     logs = combinations + counts * math.log(share) + (trials - counts) * math.log1p(-share)
     return float(np.exp(logs).sum())
 
