@@ -24,7 +24,7 @@ _STYLE: dict[str, Any] = {
     "text.color": _INK,
     "axes.edgecolor": _MUTED,
     "axes.labelcolor": _INK,
-    "axes.titlesize": 10,
+    "axes.titlesize": 9,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.spines.top": False,
@@ -72,33 +72,42 @@ def _styled() -> Iterator[None]:
         yield
 
 
-def curves(points: Sequence[Point], title: str) -> Chart:
+PANELS = ("accuracy", "loss")
+"""What a curve shows, one beside the other."""
+
+
+def curves(points: Sequence[Point], title: str = "", panels: Sequence[str] = PANELS) -> Chart:
     """Accuracy and loss over the passes of a training, train and validation: one of the paper's Figures 5 to 7.
 
     Of several runs, lines are means and bands reach from the lowest to the highest.
     """
     with _styled():
-        figure = Chart(figsize=(8.4, 3.1), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
-        for axes, what in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-            scale = 100 if what == "accuracy" else 1
-            for part, colour, dashes in (("train", TRAIN, "-"), ("validation", VALIDATION, (0, (4, 2)))):
-                mine = [point for point in points if point.part == part]
-                epochs = [point.epoch for point in mine]
-                low, middle, high = (
-                    [scale * getattr(point, f"{what}{end}") for point in mine] for end in ("_low", "", "_high")
-                )
-                mark = "o" if len(mine) == 1 else None  # one point makes no line
-                axes.plot(epochs, middle, color=colour, linestyle=dashes, marker=mark, linewidth=1.8, label=part)
-                if any(point.runs > 1 for point in mine):
-                    axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
-            axes.set_xlabel("epoch (pass over train)")
-            axes.set_ylabel("accuracy, %" if what == "accuracy" else "loss, nats")
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            if what == "accuracy":
-                axes.set_ylim(0, 100)
-            axes.legend(frameon=False, loc="best")
+        figure = Chart(figsize=(4.2 * len(panels), 3.1 if title else 2.8), layout="constrained")
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=9, fontweight="bold")
+        for axes, what in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            _curve(axes, points, what)
     return figure
+
+
+def _curve(axes: Any, points: Sequence[Point], what: str) -> None:
+    scale = 100 if what == "accuracy" else 1
+    for part, colour, dashes in (("train", TRAIN, "-"), ("validation", VALIDATION, (0, (4, 2)))):
+        mine = [point for point in points if point.part == part]
+        epochs = [point.epoch for point in mine]
+        low, middle, high = (
+            [scale * getattr(point, f"{what}{end}") for point in mine] for end in ("_low", "", "_high")
+        )
+        mark = "o" if len(mine) == 1 else None  # one point makes no line
+        axes.plot(epochs, middle, color=colour, linestyle=dashes, marker=mark, linewidth=1.8, label=part)
+        if any(point.runs > 1 for point in mine):
+            axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.set_xlabel("epoch (pass over train)")
+    axes.set_ylabel("accuracy, %" if what == "accuracy" else "loss, nats")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    if what == "accuracy":
+        axes.set_ylim(0, 100)
+    axes.legend(frameon=False, loc="best")
 
 
 def confusions(found: Sequence[tuple[str, Floats]], classes: Sequence[str]) -> Chart:
@@ -113,13 +122,13 @@ def confusions(found: Sequence[tuple[str, Floats]], classes: Sequence[str]) -> C
     with _styled():
         figure = Chart(figsize=(side * len(found), side + 0.3), layout="constrained")
         for axes, (title, counts) in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
-            rows = counts.sum(axis=1, keepdims=True)
+            rows, whole = counts.sum(axis=1, keepdims=True), bool((counts == counts.round()).all())
             shares = np.divide(counts, rows, out=np.zeros_like(counts), where=rows > 0)
             axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
             for (row, column), items in np.ndenumerate(counts):
-                if items:
+                if items:  # zeros would only hide the rest
                     ink = "white" if shares[row, column] > 0.55 else _INK
-                    axes.text(column, row, number(items), ha="center", va="center", color=ink, fontsize=8)
+                    axes.text(column, row, number(items, whole), ha="center", va="center", color=ink, fontsize=8)
             axes.set_xticks(range(count), classes, rotation=45, ha="right", rotation_mode="anchor")
             axes.set_yticks(range(count), classes)
             axes.tick_params(length=0)
@@ -141,10 +150,10 @@ def reliability(found: Sequence[tuple[str, Calibration]]) -> Chart:
             middles = [(b.low + b.high) / 2 for b in filled]
             heights = [b.accuracy or 0 for b in filled]
             axes.bar(middles, heights, width=width, color="#9ecae1", edgecolor=VALIDATION, linewidth=0.8)
-            axes.plot([b.confidence for b in filled], heights, "o", color=_INK, markersize=3.5)
+            axes.plot([b.confidence for b in filled], heights, "o", color=_INK, markersize=3.5, clip_on=False)
             said = f"ECE {100 * calibration.error:.1f} %" if calibration.error is not None else "no items"
             axes.set_title(f"{title}\n{said}")
-            axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the answer", ylabel="share that is right")
+            axes.set(xlim=(0, 1), ylim=(0, 1.04), xlabel="probability of the answer", ylabel="share that is right")
             axes.set_aspect("equal")
     return figure
 
@@ -168,6 +177,6 @@ def pictures(found: Sequence[tuple[Image.Image | None, str]], title: str, column
     return figure
 
 
-def number(items: float) -> str:
-    """A count; a share of several seeds with one digit."""
-    return f"{items:,.0f}" if abs(items - round(items)) < 1e-6 else f"{items:,.1f}"
+def number(items: float, whole: bool | None = None) -> str:
+    """A count; one digit more where it, or its table, has shares of several seeds."""
+    return f"{items:,.0f}" if (whole if whole is not None else abs(items - round(items)) < 1e-6) else f"{items:,.1f}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from ferstore.errors import InputError
 from ferstore.query.session import Session
 from ferstore.report.asking import among, ask
-from ferstore.report.entries import Entry, Lineup, find_entries, line_up
+from ferstore.report.entries import PAPER_WIDTH, Entry, Lineup, find_entries, line_up
 from ferstore.report.lineage import Health, Lineage, find_health, find_lineage
 from ferstore.report.results import Result, find_result
 from ferstore.report.splits import DataSet, Split, find_data_sets, find_splits
@@ -17,6 +19,7 @@ from ferstore.report.versus import Versus, compare
 
 SHOWN = 150
 """Fixed items, and broken ones, that a page lists of one comparison; a CSV has all."""
+_SHORT = 24  # characters of a badge
 PAPER_CLASSES = (7, 8, 10)
 """Classes of CK+ and JAFFE, of FERPLUS, and of the paper's Table 1."""
 
@@ -70,7 +73,8 @@ class Contents:
         store: URL of the store.
         map_dtype: how it keeps maps.
         training_set: the only one that is shown; None for all.
-        notice: what must be read before any number; empty for nothing.
+        notice: what must be read before any number; empty for nothing. What stands before its first colon or full
+            stop marks every result.
         heads: Table 1 by number of classes, that of the first training set first.
         entries: rows of Table 2.
         details: their results, line-up by line-up.
@@ -98,6 +102,23 @@ class Contents:
     def classes(self) -> tuple[str, ...]:
         """Every class of a training set shown."""
         return tuple(sorted({label for split in self.splits for label in split.classes}))
+
+    @property
+    def groups(self) -> tuple[tuple[Entry, ...], ...]:
+        """Rows of Table 2 by training set, in its order."""
+        return tuple(tuple(rows) for _, rows in groupby(self.entries, lambda entry: entry.training_set))
+
+    def marks(self, entry: Entry) -> tuple[str, ...]:
+        """What must stand wherever a result does: a reduced width, random weights, and the notice in short."""
+        said = [f"width {entry.width:,} of {PAPER_WIDTH:,}"] if entry.reduced else []
+        said += ["random weights"] if entry.random else []
+        return (*said, self.mark) if self.mark else tuple(said)
+
+    @property
+    def mark(self) -> str:
+        """The notice in short: what stands before its first colon or full stop, where that is short."""
+        first = re.split(r"[:.]", self.notice)[0].strip().lower()
+        return first if len(first) <= _SHORT else "see the notice"
 
     @property
     def random(self) -> bool:

@@ -84,7 +84,11 @@ def score(value: float | None, digits: int = 1) -> str:
 
 def signed(value: float | None, digits: int = 1) -> str:
     """The same with its sign."""
-    return NONE if value is None or not math.isfinite(value) else f"{value:+,.{digits}f}".replace("-", "−")
+    return NONE if value is None or not math.isfinite(value) else _signed(f"{value:+,.{digits}f}")
+
+
+def _signed(text: str) -> str:
+    return text.removeprefix("+") if not text.strip("+-0.,") else text.replace("-", "−")
 
 
 def share(value: float | None) -> str:

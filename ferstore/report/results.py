@@ -52,6 +52,11 @@ class Result:
     calibration: Calibration
     curve: tuple[Point, ...]
 
+    @property
+    def whole(self) -> bool:
+        """All counts are whole numbers: no two seeds share an item and differ."""
+        return all(items == round(items) for row in self.confusion for items in row)
+
 
 def find_result(session: Session, entry: Entry) -> Result:
     """Read what the runs of a row left."""

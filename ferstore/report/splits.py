@@ -168,7 +168,9 @@ def _leaks(session: Session, name: str) -> tuple[Leak, ...]:
             select f.kind, f.part, f.items as found, coalesce(r.items, 0) as "left"
             from found f left join remaining r on r.kind = f.kind and r.part = f.part""",  # noqa: S608
     )
-    return tuple(sorted((Leak(**row) for row in rows), key=lambda leak: (_place(KINDS, leak.kind), leak.part)))
+    return tuple(
+        sorted((Leak(**row) for row in rows), key=lambda leak: (_place(KINDS, leak.kind), _place(PARTS, leak.part)))
+    )
 
 
 def _place(known: Sequence[str], name: str) -> int:
