@@ -65,8 +65,12 @@ def test_tensorflow_and_ray_stay_where_they_belong(path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("ferstore.cli", ("tensorflow", "keras", "ray", "duckdb", "pyiceberg", "pyarrow", "numpy")),
-        ("ferstore.api", ("tensorflow", "keras", "ray")),
+        (
+            "ferstore.cli",
+            ("tensorflow", "keras", "ray", "duckdb", "pyiceberg", "pyarrow", "numpy", "matplotlib", "jinja2"),
+        ),
+        ("ferstore.api", ("tensorflow", "keras", "ray", "matplotlib", "jinja2")),
+        ("ferstore.report.make", ("tensorflow", "keras", "ray")),
         ("ferstore.extract.run", ("tensorflow", "keras", "ray")),
         ("ferstore.image.probe", ("tensorflow", "ray", "duckdb", "pyiceberg", "pyarrow")),
     ],

@@ -88,7 +88,7 @@ def signed(value: float | None, digits: int = 1) -> str:
 
 
 def _signed(text: str) -> str:
-    return text.removeprefix("+") if not text.strip("+-0.,") else text.replace("-", "−")
+    return text.lstrip("+-") if not text.strip("+-0.,") else text.replace("-", "−")
 
 
 def share(value: float | None) -> str:
