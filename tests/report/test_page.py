@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -57,11 +58,10 @@ def page_of(folder: Path) -> Page:
     return page
 
 
-@pytest.fixture(scope="module")
-def made(filled: Filled, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made") / "out"
-    filled.api.report(folder)
-    return folder
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are not drawn, which takes most of the time, where a test does not look at them."""
+    monkeypatch.setattr("ferstore.report.charts._saved", lambda *_, **__: b"<svg/>")
 
 
 def test_what_users_called_things_is_text_and_never_markup(made: Path) -> None:
@@ -74,7 +74,7 @@ def test_what_users_called_things_is_text_and_never_markup(made: Path) -> None:
     script = re.search(r"<script>(.*)</script>", (made / "report.html").read_text("utf-8"), re.DOTALL)
     assert script is not None
     digest = hashlib.sha256(script[1].encode()).digest()
-    assert f"script-src 'sha256-{__import__('base64').b64encode(digest).decode()}'" in policy
+    assert f"script-src 'sha256-{base64.b64encode(digest).decode()}'" in policy
     assert "default-src 'none'" in policy
 
 
@@ -99,6 +99,7 @@ def test_table_1_is_that_of_the_head_that_is_built(made: Path) -> None:
     assert "Layers for 3 classes" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_random_weights_reduced_width_and_a_notice_stand_beside_their_results(filled: Filled, tmp_path: Path) -> None:
     filled.api.report(tmp_path, training_set="folded", notice="Drawn faces: this says nothing about people.")
     html = (tmp_path / "report.html").read_text("utf-8")
@@ -129,6 +130,7 @@ def test_no_secret_and_no_pixel_of_a_face_is_in_the_folder(made: Path, filled: F
     assert "This page shows faces" not in html
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_faces_are_shown_when_asked_for_and_never_another_than_the_items(
     filled: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +153,7 @@ def test_faces_are_shown_when_asked_for_and_never_another_than_the_items(
     assert "the file has changed since it was ingested" in page.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_files_of_an_earlier_report_go_and_others_stay(filled: Filled, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     filled.api.report(folder, training_set="folded")
@@ -160,6 +163,7 @@ def test_files_of_an_earlier_report_go_and_others_stay(filled: Filled, tmp_path:
     assert not list(folder.glob("*.svg"))
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("filling", ["nothing", "images", "diverged"])
 def test_a_store_with_little_has_a_page(tmp_path: Path, put: Callable[..., Any], filled: Filled, filling: str) -> None:
     store = noise_store(tmp_path, 3) if filling == "images" else init_store(str(tmp_path / "store"))
@@ -208,6 +212,7 @@ def test_what_cannot_be_is_refused_in_a_line_before_anything_is_written(
     assert (tree_digest(tmp_path), tree_digest(store)) == (here, before)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_prints_the_pages_path_or_one_object(
     filled: Filled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
