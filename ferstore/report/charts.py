@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from PIL import Image
 
 from ferstore.report.results import Point
@@ -18,6 +20,7 @@ from ferstore.report.scores import Calibration, Floats
 TRAIN, VALIDATION = "#E69F00", "#0072B2"
 """Orange and blue of Okabe and Ito's palette, as in the paper; lines differ in their dashes too."""
 _INK, _MUTED, _FAINT = "#1b1b1b", "#5b6470", "#d9dde3"
+_STEEP = 8  # a largest loss of so many medians asks for a logarithmic axis
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -102,8 +105,15 @@ def _curve(axes: Any, points: Sequence[Point], what: str) -> None:
         axes.plot(epochs, middle, color=colour, linestyle=dashes, marker=mark, linewidth=1.8, label=part)
         if any(point.runs > 1 for point in mine):
             axes.fill_between(epochs, low, high, color=colour, alpha=0.18, linewidth=0)
+    # One wild first epoch would flatten all that follows.
+    values = [value for point in points if math.isfinite(value := getattr(point, f"{what}_high")) and value > 0]
+    steep = what == "loss" and bool(values) and max(values) > _STEEP * float(np.median(values))
+    if steep:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("epoch (pass over train)")
-    axes.set_ylabel("accuracy, %" if what == "accuracy" else "loss, nats")
+    axes.set_ylabel("accuracy, %" if what == "accuracy" else f"loss, nats{' (logarithmic)' if steep else ''}")
     axes.xaxis.get_major_locator().set_params(integer=True)
     if what == "accuracy":
         axes.set_ylim(0, 100)

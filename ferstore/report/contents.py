@@ -108,6 +108,10 @@ class Contents:
         """Rows of Table 2 by training set, in its order."""
         return tuple(tuple(rows) for _, rows in groupby(self.entries, lambda entry: entry.training_set))
 
+    def split(self, name: str) -> Split:
+        """One training set."""
+        return next(split for split in self.splits if split.name == name)
+
     def marks(self, entry: Entry) -> tuple[str, ...]:
         """What must stand wherever a result does: a reduced width, random weights, and the notice in short."""
         said = [f"width {entry.width:,} of {PAPER_WIDTH:,}"] if entry.reduced else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ferstore.query.session import Session
 from ferstore.report.asking import among, ask
@@ -68,6 +69,8 @@ class Split:
         kept: of its data set's items.
         listed: items of the data set when it was made.
         leaks: every kind and part that has any; ``left`` is 0 where they were dropped from train.
+        commonest: class of most test items; empty without any.
+        commonest_share: accuracy of always answering it, over the test items of all folds; None without any.
     """
 
     name: str
@@ -85,6 +88,8 @@ class Split:
     sizes: dict[str, Span]
     by_class: dict[str, dict[str, Span]]
     leaks: tuple[Leak, ...]
+    commonest: str
+    commonest_share: float | None
 
 
 def find_data_sets(session: Session, only: Sequence[str] | None) -> tuple[DataSet, ...]:
@@ -123,9 +128,20 @@ def find_splits(session: Session, only: str | None) -> tuple[Split, ...]:
                 sizes=_sizes(session, row["name"]),
                 by_class=by_class,
                 leaks=_leaks(session, row["name"]),
+                **_commonest(session, row["name"]),
             )
         )
     return tuple(found)
+
+
+def _commonest(session: Session, name: str) -> dict[str, Any]:
+    rows = ask(
+        session,
+        f"""select label as commonest, count(*) / sum(count(*)) over () as commonest_share from training_set_items
+            where part = 'test' and {among("training_set", [name])}
+            group by label order by 2 desc, 1 limit 1""",  # noqa: S608
+    )
+    return rows[0] if rows else {"commonest": "", "commonest_share": None}
 
 
 def _sizes(session: Session, name: str) -> dict[str, Span]:

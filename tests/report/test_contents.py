@@ -157,6 +157,22 @@ def test_an_earlier_state_is_shown_as_it_was(filled: Filled) -> None:
     assert (found.entries, found.splits, found.data_sets, found.lineage.snapshots) == ((), (), (), {})
 
 
+def test_splits_have_their_sizes_leaks_and_the_score_of_one_answer(contents: Contents) -> None:
+    parts, folded = contents.split("parts"), contents.split("folded")
+    assert {part: str(span) for part, span in parts.sizes.items()} == {"train": "4", "validation": "2", "test": "6"}
+    assert [[str(span) for span in parts.by_class[label].values()] for label in CLASSES] == [
+        ["0", "0", "3"],
+        ["4", "2", "3"],
+        ["0", "0", "0"],
+    ]
+    assert [(leak.kind, leak.part, leak.found, leak.left) for leak in parts.leaks] == [("same_subject", "test", 1, 1)]
+    assert (parts.commonest, parts.commonest_share) == (CLASSES[0], 0.5)
+    assert folded.leaks == ()
+    assert contents.split("bare").commonest_share is None
+    [faces] = contents.data_sets
+    assert (faces.kind, faces.items, faces.images, faces.classes, faces.subjects) == ("jaffe", 12, 12, 3, 2)
+
+
 def test_what_is_missing_comes_with_the_command_that_adds_it(contents: Contents) -> None:
     said = {one.what: one.command for one in find_missing(contents)}
     assert said["Training set bare has no finished training."] == "ferstore train deepest --training-set bare"

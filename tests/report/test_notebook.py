@@ -14,6 +14,8 @@ from reported import CLASSES, Filled
 
 from ferstore.api import FeatureStore
 from ferstore.errors import InputError
+from ferstore.report.charts import curves
+from ferstore.report.results import Point
 from ferstore.store.store import init_store
 
 
@@ -50,6 +52,15 @@ def test_a_curve_of_a_training_that_diverged_ends_where_it_did(filled: Filled) -
     _, loss = filled.api.curve("parts-diverged").axes
     found = loss.get_lines()[1].get_ydata()
     assert [bool(np.isfinite(value)) for value in np.asarray(found, float)] == [True, True, False]
+
+
+@pytest.mark.parametrize(("first", "scale"), [(40.0, "log"), (3.0, "linear")])
+def test_a_wild_first_loss_flattens_nothing(first: float, scale: str) -> None:
+    losses = [first, 1.2, 1.1, 1.0, 0.9]
+    points = [Point("train", n, 1, *[loss] * 3, *[0.5] * 3) for n, loss in enumerate(losses, 1)]
+    accuracy, loss = curves(points, "t").axes
+    assert (accuracy.get_yscale(), loss.get_yscale()) == ("linear", scale)
+    assert ("logarithmic" in loss.get_ylabel()) == (scale == "log")
 
 
 def test_neighbours_are_one_call_with_their_pictures(filled: Filled) -> None:
