@@ -110,6 +110,7 @@ def _curve(axes: Any, points: Sequence[Point], what: str) -> None:
     steep = what == "loss" and bool(values) and max(values) > _STEEP * float(np.median(values))
     if steep:
         axes.set_yscale("log")
+        axes.set_ylim(bottom=10 ** math.floor(math.log10(min(values))))  # a tick that has a number
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("epoch (pass over train)")

@@ -12,13 +12,13 @@ _WIDEST = 60  # characters of a cell
 
 
 def text_table(table: pa.Table) -> str:
-    """The first rows in columns, and how many there are."""
+    """How many rows there are, and the first in columns."""
     names, rows = table.column_names, _rows(table)
     widths = [max(len(name), *(len(row[place]) for row in rows), 0) for place, name in enumerate(names)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [names, *rows]
     ]
-    return "\n".join([*lines, _said(table)])
+    return "\n".join([f"<{len(table)} rows: {', '.join(names)}>", *lines])
 
 
 def html_table(table: pa.Table, *, title: str = "") -> str:
