@@ -14,6 +14,10 @@ EXPERIMENTS = ("deepest", "sub_deep", "fusion")
 PAPER_WIDTH = 2048
 
 _KEY = ("training_set", "experiment", "recipe", "width", "settings", "extractor_id")
+_ORDER = (  # of all that tells two rows apart: the same rows in the same order every time
+    "dataset, protocol, training_set, list_position(['deepest', 'sub_deep', 'fusion'], experiment), recipe, settings, "
+    "width, extractor_id"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,7 @@ class Lineup:
 
 
 def find_entries(session: Session, training_sets: Sequence[str]) -> tuple[Entry, ...]:
-    """Rows of ``table_2`` of some training sets, in its order."""
+    """Rows of ``table_2`` of some training sets: by data set, protocol and training set, in the paper's order."""
     which = among("training_set", training_sets)
     runs: dict[tuple[Any, ...], list[Row]] = {}
     for row in ask(session, f"from trainings where {which} and accuracy is not null order by seed, fold, run_id"):
@@ -157,7 +161,7 @@ def find_entries(session: Session, training_sets: Sequence[str]) -> tuple[Entry,
             ),
             classes=tuple(classes[row["training_set"]]),
         )
-        for row in ask(session, f"from table_2 where {which}")
+        for row in ask(session, f"from table_2 where {which} order by {_ORDER}")
     )
 
 

@@ -43,4 +43,4 @@ left join paper p on p.kind = k.kind and p.experiment = t.experiment
 left join extractors e on e.extractor_id = t.extractor_id
 where t.accuracy is not null
 group by t.dataset, t.protocol, t.experiment, t.recipe, t.width, t.settings, t.training_set, t.extractor_id
-order by t.dataset, t.protocol, t.training_set, t.experiment, t.recipe
+order by t.dataset, t.protocol, t.training_set, t.experiment, t.recipe, t.settings, t.width, t.extractor_id

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from drawn import noise_store, tree_digest
-from reported import CLASSES, SECRETS, Filled
+from reported import CLASSES, HOSTILE, SECRETS, Filled
 
 from ferstore import cli
 from ferstore.api import FeatureStore
@@ -67,8 +67,10 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_users_called_things_is_text_and_never_markup(made: Path) -> None:
     page = page_of(made)
     assert [attributes for tag, attributes in page.tags if tag == "script"] == [{}]  # the page's own
-    assert not any(tag == "b" or name.startswith("on") for tag, attributes in page.tags for name in attributes)
+    assert not any(tag == "b" for tag, _ in page.tags)
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert CLASSES[0] in page.text
+    assert HOSTILE in page.text
     assert {a["data-class"] for _, a in page.tags if "data-class" in a} == set(CLASSES)
     policy = next(a["content"] for tag, a in page.tags if tag == "meta" and "http-equiv" in a) or ""
     script = re.search(r"<script>(.*)</script>", (made / "report.html").read_text("utf-8"), re.DOTALL)

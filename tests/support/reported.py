@@ -33,7 +33,7 @@ class Filled:
 
 
 def name(number: int) -> str:
-    return HOSTILE if number == 0 else f"{number:03}.png"
+    return HOSTILE if number == 4 else f"{number:03}.png"
 
 
 def report_store(folder: Path, put: Callable[..., Any]) -> Filled:
