@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ferstore.report.contents import Contents, Detail
 from ferstore.report.entries import Entry
 from ferstore.report.splits import Split
+from ferstore.report.versus import Versus
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +90,20 @@ def _of_detail(detail: Detail) -> Iterator[Missing]:
             shlex.join(["ferstore", "train", single[0].experiment, *again, *_width(single[0]), "--seed", seed]),
         )
     if detail.versus and detail.versus.unpaired:
-        yield Missing(
-            f"{lineup.training_set}, recipe {lineup.recipe}: {detail.versus.unpaired} runs of deepest or fusion have "
-            "no partner of the same seed and fold; they are in Table 2 and not in the comparison."
-        )
+        yield _unpaired(detail.versus, f"{lineup.training_set}, recipe {lineup.recipe}", again)
+
+
+def _unpaired(versus: Versus, where: str, again: list[str]) -> Missing:
+    """Runs without a partner, and the first training that would give one to some of them."""
+    deepest, fusion = ({(t.seed, t.fold) for t in e.trainings} for e in (versus.deepest, versus.fusion))
+    lacking = versus.fusion if deepest - fusion else versus.deepest
+    seed, _ = min(deepest - fusion or fusion - deepest)
+    count = versus.unpaired
+    runs = "1 run of deepest or fusion has" if count == 1 else f"{count} runs of deepest or fusion have"
+    command = ["ferstore", "train", lacking.experiment, *again, *_width(lacking), "--seed", str(seed)]
+    return Missing(
+        f"{where}: {runs} no partner of the same seed and fold, and no part in the comparison.", shlex.join(command)
+    )
 
 
 def _width(entry: Entry) -> list[str]:

@@ -186,7 +186,8 @@ def test_what_is_missing_comes_with_the_command_that_adds_it(contents: Contents)
     assert any(
         "parts has the same people on both sides" in what and "read the split by person" in what for what in said
     )
-    assert any("1 runs of deepest or fusion have no partner" in what for what in said)
+    [partner] = [command for what, command in said.items() if "1 run of deepest or fusion has no partner" in what]
+    assert partner == "ferstore train deepest --training-set parts --recipe paper --seed 2"
 
 
 @pytest.mark.parametrize("filling", ["nothing", "images", "split"])
