@@ -38,8 +38,11 @@ from ferstore.store.verify import VerifyReport, verify
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from ferstore.extract.request import ExtractReport, ExtractRequest
+    from ferstore.report.contents import Head
+    from ferstore.report.make import ReportMade
     from ferstore.sources.ingest import IngestReport
     from ferstore.train.predict import Prediction
     from ferstore.train.request import TrainReport, TrainRequest
@@ -143,7 +146,14 @@ class Result:
         return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
     def __repr__(self) -> str:
-        return f"<{len(self.arrow())} rows: {', '.join(self.columns.names)}>\n{self.arrow().slice(0, 10)}"
+        from ferstore.report.shown import text_table
+
+        return text_table(self.arrow())
+
+    def _repr_html_(self) -> str:
+        from ferstore.report.shown import html_table
+
+        return html_table(self.arrow())
 
 
 class FeatureStore:
@@ -164,6 +174,13 @@ class FeatureStore:
     def __repr__(self) -> str:
         filled = ", ".join(f"{t.name} {t.rows:,}" for t in self.tables() if t.rows)
         return f"FeatureStore({self.url!r}: {filled or 'empty'})"
+
+    def _repr_html_(self) -> str:
+        from ferstore.report.shown import html_table
+
+        filled = [t for t in self.tables() if t.rows]
+        names = ("name", "rows", "files", "description")
+        return html_table(pa.table({name: [getattr(t, name) for t in filled] for name in names}), title=self.url)
 
     def sql(self, query: str, *, at: str | None = None) -> Result:
         """Run one read-only query over the newest state, or the one at a tag, snapshot id or time.
@@ -288,6 +305,64 @@ class FeatureStore:
         vector = vector_of_file(image, schema, extractor)
         return similar.nearest(self.store, pin, vector, layer=layer, extractor_id=extractor["extractor_id"], k=k)
 
+    def report(
+        self,
+        output: str | os.PathLike[str],
+        *,
+        training_set: str | None = None,
+        at: str | None = None,
+        faces: bool = False,
+        notice: str | None = None,
+        progress: Progress | None = None,
+    ) -> ReportMade:
+        """Make one page with the tables and figures of all trainings, or of one training set's.
+
+        Args:
+            output: the folder of the page, its figures and CSV files.
+            training_set: one; None for all.
+            at: a tag, snapshot id or time; None is the newest state.
+            faces: put small pictures of faces on the page.
+            notice: what must be read before any number, such as that faces are drawn.
+            progress: told of every stage.
+
+        Raises:
+            InputError: no such training set or state, or a folder that cannot be one; nothing was written.
+        """
+        from ferstore.report.make import make_report
+
+        return make_report(
+            self.session(at),
+            _head_of,
+            Path(output),
+            store=self.url,
+            map_dtype=self.store.map_dtype,
+            training_set=training_set,
+            notice=notice,
+            faces=faces,
+            progress=progress,
+        )
+
+    def confusion_matrix(self, run_id: str, *, part: str = "test", at: str | None = None) -> Figure:
+        """Confusion of one training as a matplotlib figure. See `ferstore.report.notebook.confusion_matrix`."""
+        from ferstore.report.notebook import confusion_matrix
+
+        return confusion_matrix(self.session(at), run_id, part)
+
+    def curve(self, run_id: str, *, at: str | None = None) -> Figure:
+        """Accuracy and loss of one training as a matplotlib figure. See `ferstore.report.notebook.curve`."""
+        from ferstore.report.notebook import curve
+
+        return curve(self.session(at), run_id)
+
+    def neighbour_grid(
+        self, image: str, *, k: int = 10, layer: str = "pool_3", extractor_id: str | None = None, at: str | None = None
+    ) -> Figure:
+        """An image and those nearest to it as a matplotlib figure; arguments and errors are those of `similar`."""
+        from ferstore.report.notebook import neighbour_grid
+
+        found = self.similar(image, k=k, layer=layer, extractor_id=extractor_id, at=at)
+        return neighbour_grid(self.session(at), image if is_image_id(image) else None, image, found)
+
     def _extractor(self, layer: str, extractor_id: str | None, at: str | None) -> dict[str, Any] | None:
         pin = self.store.pin(at)
         if layer not in self.store.schemas:
@@ -370,3 +445,12 @@ class FeatureStore:
     def doctor(self) -> list[Finding]:
         """Check the store. See `ferstore.store.doctor.doctor`."""
         return doctor(self.store)
+
+
+def _head_of(classes: int) -> Head:
+    """Table 1 for so many classes, read off the head that `ferstore.train` builds at full width."""
+    from ferstore.report.contents import Head, HeadLayer
+    from ferstore.report.entries import PAPER_WIDTH
+    from ferstore.train.table_1 import table_1
+
+    return Head(classes, tuple(HeadLayer(*row) for row in table_1(classes, PAPER_WIDTH)))

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ferstore.figures.draw import FiguresReport
     from ferstore.query.diff import Diff
     from ferstore.query.session import Cursor
+    from ferstore.report.make import ReportMade
     from ferstore.sources.ingest import IngestReport
     from ferstore.store.verify import VerifyReport
     from ferstore.train.predict import Prediction
@@ -162,6 +163,21 @@ def show_predictions(found: Sequence[Prediction]) -> None:
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in likely)
         rows.append((one.url, one.predicted or "-", one.error or shares))
     print_table(["image", "predicted", "likeliest"], rows)
+
+
+def show_report(made: ReportMade) -> None:
+    """Where the page is, and what it lacks."""
+    sets = ", ".join(made.training_sets) or "none"
+    say(f"report of {made.trainings:,} trainings; training sets: {sets}; {len(made.files):,} files")
+    if made.random:
+        say("  some features are from RANDOM weights, and marked so: their figures say nothing about faces")
+    if made.faces is not None:
+        say(f"  it shows {made.faces:,} faces: pass it on only to those who may see them")
+    for what in made.missing[:5]:
+        say(f"  missing: {what}")
+    if len(made.missing) > 5:
+        say(f"  and {len(made.missing) - 5:,} more, on the page with the commands that add them")
+    say(made.page)
 
 
 def _span(numbers: Sequence[int]) -> str:

@@ -35,7 +35,7 @@ NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
 _DEFAULTS: Mapping[str, Any] = {"string": "-", "int": 0, "long": 0, "float": 0.0, "double": 0.0, "timestamptz": NOW}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def table_of() -> Callable[[Store, str, Sequence[Mapping[str, Any]]], Any]:
     """Rows of a table from dicts: what is required and not given gets a default, a feature is an array of its shape."""
 
@@ -57,7 +57,7 @@ def table_of() -> Callable[[Store, str, Sequence[Mapping[str, Any]]], Any]:
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def put(table_of: Callable[..., Any]) -> Callable[..., Pin]:
     """Upsert dicts into one or more tables in one commit: ``put(store, images=[...], pool_3=[...])``."""
 

@@ -30,6 +30,7 @@ def test_wheel_carries_schemas_and_jobs_and_works_from_any_folder(tmp_path: Path
     assert "ferstore/schemas/images.toml" in names
     assert "ferstore/schemas/views/features.sql" in names
     assert "jobs/extract.py" in names
+    assert {f"ferstore/report/templates/{name}" for name in ("report.html", "page.css", "page.js")} <= set(names)
     assert not any(name.startswith(("tests/", "schemas/")) for name in names)
     site = tmp_path / "site"
     subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True, capture_output=True)

@@ -57,6 +57,11 @@ class Session:
         self._pin = pin
         self._files: dict[str, list[str]] = {}
 
+    @property
+    def pin(self) -> Pin:
+        """The state that is read."""
+        return self._pin
+
     def execute(self, query: str) -> Cursor:
         """Run one read-only statement.
 

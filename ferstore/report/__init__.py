@@ -1,1 +1,1 @@
-"""Figures and pages that people look at, from plain arrays and values."""
+"""What people look at: the paper's figures, and one page with its tables and curves for a store's own trainings."""

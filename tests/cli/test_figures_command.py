@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from drawn import noise_store, picture, sql, tree_digest, write
 from filled import fill
-from trained import train_here
+from train_here import train_here
 
 from ferstore import cli
 from ferstore.store.runs import new_run, record_run

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pytest
 from drawn import noise_store
 from filled import fill
-from trained import TWO_STEPS, train_here
+from train_here import TWO_STEPS, train_here
 
 from ferstore.errors import CorruptionError, InputError
 from ferstore.store.rows import read_rows
