@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import keras
@@ -13,10 +12,10 @@ import tensorflow as tf
 from ferstore.network import Floats, FusedMap, Node, nodes_of
 from ferstore.store.store import Store
 from ferstore.train.features import CONV4, CONV4_VALUES
-from ferstore.train.heads import build
 from ferstore.train.job import HeadSpec
 from ferstore.train.past import PastRun, map_layer
 from ferstore.train.predict import as_stored, load_head, spec_of
+from ferstore.train.weightless import look_at
 
 _POOL_3 = "pool_3"
 _CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4")
@@ -40,8 +39,6 @@ class Heads:
 def heads_like(run: PastRun | None, *, classes: int) -> Heads:
     """The three heads that belong together: with a run's width, recipe and classes, or the paper's.
 
-    They are built without values for their weights, so that the paper's 133 million cost no memory.
-
     Args:
         run: a training whose head has convolutions; None takes the paper's head, at full width.
         classes: of the paper's head.
@@ -55,15 +52,7 @@ def heads_like(run: PastRun | None, *, classes: int) -> Heads:
     vector = (CONV4_VALUES,)
     deepest = replace(sub_deep, experiment="deepest", shapes={_POOL_3: vector})
     fusion = replace(sub_deep, experiment="fusion", shapes={CONV4: vector, _POOL_3: vector})
-    # Inside the scope a weight has a shape and no value; Keras notes it, a thread by itself, to give it one when a
-    # later scope ends. The note ends with this thread.
-    with ThreadPoolExecutor(1, thread_name_prefix="ferstore-heads") as thread:
-        return Heads(*thread.map(_layers, (deepest, sub_deep, fusion)))
-
-
-def _layers(spec: HeadSpec) -> tuple[Node, ...]:
-    with keras.StatelessScope(initialize_variables=False):
-        return nodes_of(build(spec))
+    return Heads(*(look_at(spec, nodes_of) for spec in (deepest, sub_deep, fusion)))
 
 
 def head_maps(store: Store, run: PastRun, maps: Mapping[str, Floats]) -> tuple[FusedMap, ...]:

@@ -1,10 +1,11 @@
-"""The paper's Table 1 as the head is built: read off the Keras model, of which no weight is ever made."""
+"""The paper's Table 1 as the head is built: read off the Keras model."""
 
 from __future__ import annotations
 
-import os
+from typing import Any
 
-from ferstore.stderr import without_remarks
+from ferstore.train.job import HeadSpec
+from ferstore.train.weightless import look_at
 
 Row = tuple[str, tuple[int, ...], int, int, tuple[int, ...], int]
 """A layer: name, shape in, kernels, their size, shape out, trained parameters."""
@@ -20,16 +21,10 @@ def table_1(classes: int, width: int) -> tuple[Row, ...]:
         classes: outputs of the last one.
         width: filters of conv1 to conv3; the paper's are 2,048.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with without_remarks():
-        import keras
+    return look_at(HeadSpec("sub_deep", _MAP, classes, width), _rows)
 
-        from ferstore.train.heads import build
-        from ferstore.train.job import HeadSpec
 
-        # Variables made in here have a shape and no value: 132 million of them take no memory.
-        with keras.StatelessScope(initialize_variables=False):
-            model = build(HeadSpec("sub_deep", _MAP, classes, width))
+def _rows(model: Any) -> tuple[Row, ...]:
     return tuple(
         (part.name, _values(part.input), part.filters, part.size, _values(part.output), part.count_params())
         for part in model.layers
@@ -37,6 +32,6 @@ def table_1(classes: int, width: int) -> tuple[Row, ...]:
     )
 
 
-def _values(tensor: object) -> tuple[int, ...]:
+def _values(tensor: Any) -> tuple[int, ...]:
     """A shape without its first dimension, that of the batch."""
-    return tuple(int(size) for size in tensor.shape[1:])  # type: ignore[attr-defined]
+    return tuple(int(size) for size in tensor.shape[1:])

@@ -9,8 +9,8 @@ select
     m.epoch,
     m.part,
     max(m.step) as step,
-    avg(m.loss) as loss,
-    avg(m.accuracy) as accuracy
+    avg(m.loss order by m.step) as loss,
+    avg(m.accuracy order by m.step) as accuracy
 from metrics m
 join runs r on r.run_id = m.run_id
 left join extractors e on e.extractor_id = r.extractor_id

@@ -1,7 +1,8 @@
 -- One row an extractor and view of pool_3: values that are not finite, channels that are zero for every image, and
 -- images whose norm lies more than four standard deviations from the mean.
 with norms as (
-    select extractor_id, "view", avg(norm) as mean_norm, coalesce(stddev_samp(norm), 0) as sd_norm
+    select extractor_id, "view", avg(norm order by image_id) as mean_norm,
+        coalesce(stddev_samp(norm order by image_id), 0) as sd_norm
     from pool_3
     where isfinite(norm)
     group by all

@@ -1,5 +1,7 @@
 -- The trainings that count, one row each, with their test scores in per cent (null without test predictions): those
 -- that are done, and of runs that agree in all that changes a result, and in seed and fold, the newest.
+-- Means are taken in a given order, here and in table_2 and curves: sums of fractions in another one differ in their
+-- last digits.
 -- A fusion's settings end in those of the sub_deep run whose conv4 it reads, where they are not its own.
 with trained as (
     select
@@ -65,9 +67,9 @@ run_scores as (
         c.run_id,
         100 * sum(coalesce(c.hits, 0)) / sum(c.labelled) as accuracy,
         -- A class that is neither in test nor predicted has no row here and counts as 0.
-        100 * sum(2 * coalesce(c.hits, 0) / (coalesce(c.labelled, 0) + coalesce(c.predicted, 0))) / any_value(t.classes)
-            as macro_f1,
-        100 * avg(coalesce(c.hits, 0) / c.labelled) filter (c.labelled > 0) as balanced_accuracy
+        100 * sum(2 * coalesce(c.hits, 0) / (coalesce(c.labelled, 0) + coalesce(c.predicted, 0)) order by c.class)
+            / any_value(t.classes) as macro_f1,
+        100 * avg(coalesce(c.hits, 0) / c.labelled order by c.class) filter (c.labelled > 0) as balanced_accuracy
     from class_scores c
     join trained t on t.run_id = c.run_id
     group by c.run_id
