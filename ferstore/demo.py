@@ -59,7 +59,7 @@ _TABLE_2 = (
     "select experiment, width, round(accuracy, 1) as accuracy, round(macro_f1, 1) as macro_f1, runs "
     "from table_2 where training_set = 'demo' order by experiment"
 )
-_NOTICE = "{}: this shows how ferstore works; its features and its accuracy say nothing about people."
+_NOTICE = "Drawn faces: this shows how ferstore works; its features and its accuracy say nothing about people."
 
 
 def run_demo(output: Path, *, address: str | None, progress: Progress) -> None:
@@ -81,13 +81,13 @@ def run_demo(output: Path, *, address: str | None, progress: Progress) -> None:
     for kind in _WRITERS:
         rendering.show_ingest(store.ingest(kind, str(faces / kind), progress=progress), dry_run=False)
     with cluster(address):  # one for all that follows
-        notice = _extract(store, address, progress)
+        random = _extract(store, address, progress)
         for question, query in _QUERIES:
             _ask(store, question, query)
         _train(store, address, progress)
     _ask(store, f"How good are the three experiments on the drawn FERPLUS, conv1 to conv3 {_WIDTH} wide?", _TABLE_2)
-    page = store.report(output / "report", notice=notice, progress=progress).page
-    say(f"\n{notice}")
+    page = store.report(output / "report", notice=_NOTICE, progress=progress).page
+    say(f"\n{'RANDOM WEIGHTS. ' if random else ''}{_NOTICE}")
     say(f"\nThe report: {page}")
     say(f"Everything is in {output}/: the drawn data sets in faces/, the tables in store/. Next:")
     say(f"  export FERSTORE_STORE={url}")
@@ -129,8 +129,8 @@ def _train(store: api.FeatureStore, address: str | None, progress: Progress) -> 
             rendering.show_train(report, dry_run=False)
 
 
-def _extract(store: api.FeatureStore, address: str | None, progress: Progress) -> str:
-    """Extract with ImageNet weights, or random ones where those cannot be had; returns what to say of results."""
+def _extract(store: api.FeatureStore, address: str | None, progress: Progress) -> bool:
+    """Extract with ImageNet weights, or random ones where those cannot be had; returns whether they are."""
     request = ExtractRequest()
     try:
         report = store.extract(request, address=address, progress=progress)
@@ -138,8 +138,7 @@ def _extract(store: api.FeatureStore, address: str | None, progress: Progress) -
         say(f"\nImageNet weights cannot be had ({error.problem}), so they are random here.")
         report = store.extract(dataclasses.replace(request, weights="random"), address=address, progress=progress)
     rendering.show_extract(report, store, dry_run=False)
-    random = report.extractor.weights_kind == "random"
-    return _NOTICE.format("RANDOM WEIGHTS, DRAWN FACES" if random else "DRAWN FACES")
+    return report.extractor.weights_kind == "random"
 
 
 def _some_file(faces: Path) -> Path:
