@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ferstore.api import FeatureStore as FeatureStore
-    from ferstore.api import Result as Result
     from ferstore.api import init as init
     from ferstore.api import open as open  # noqa: A004
+    from ferstore.result import Result as Result
 
 __all__ = ["FeatureStore", "Result", "init", "open"]
 

@@ -9,14 +9,10 @@ store.sql("select label, count(*) from images group by label").pandas()
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -27,9 +23,11 @@ from ferstore.figures.source import is_image_id
 from ferstore.progress import Progress
 from ferstore.query import similar
 from ferstore.query.diff import Diff, diff
-from ferstore.query.session import Columns, Session
+from ferstore.query.session import Session
+from ferstore.result import Result
 from ferstore.store.catalog import default_catalog_uri
 from ferstore.store.doctor import Finding, doctor
+from ferstore.store.listing import SnapshotInfo, TableInfo, list_snapshots, list_tables
 from ferstore.store.rows import read_rows
 from ferstore.store.schema import MapDtype
 from ferstore.store.store import Store, init_store, open_store
@@ -37,7 +35,6 @@ from ferstore.store.tags import create_tag
 from ferstore.store.verify import VerifyReport, verify
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
     from ferstore.extract.request import ExtractReport, ExtractRequest
@@ -67,93 +64,6 @@ def init(url: str | None = None, *, catalog: str | None = None, map_dtype: MapDt
 def open(url: str | None = None, *, catalog: str | None = None) -> FeatureStore:  # noqa: A001  as in ferstore.open
     """Open a store. See `ferstore.store.store.open_store`."""
     return FeatureStore(open_store(url or default_store_url(), catalog=catalog or default_catalog_uri()))
-
-
-@dataclass(frozen=True, slots=True)
-class TableInfo:
-    """One table as of now: rows, data files and their bytes in its newest snapshot."""
-
-    name: str
-    rows: int
-    files: int
-    nbytes: int
-    description: str
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotInfo:
-    """One snapshot of one table, and what made it."""
-
-    table: str
-    snapshot_id: int
-    committed_at: datetime
-    operation: str
-    command: str
-    run_id: str
-    extractor_id: str
-    added: int
-    removed: int
-    tags: tuple[str, ...]
-
-
-class Result:
-    """Rows of a query, read when first asked for."""
-
-    def __init__(self, session: Session, query: str) -> None:
-        self._cursor = session.execute(query)
-        self._table: pa.Table | None = None
-
-    @property
-    def columns(self) -> Columns:
-        """Names and DuckDB types."""
-        return self._cursor.columns
-
-    def arrow(self) -> pa.Table:
-        """All rows as an Arrow table."""
-        if self._table is None:
-            self._table = self._cursor.arrow()
-            self._cursor.close()
-        return self._table
-
-    def pandas(self) -> pd.DataFrame:
-        """All rows as a pandas frame; needs the extra ``ferstore[pandas]``."""
-        return self.arrow().to_pandas()
-
-    def numpy(self) -> dict[str, npt.NDArray[Any]]:
-        """All rows as one array a column; lists of one length become an array (rows, length).
-
-        Raises:
-            InputError: two columns have the same name.
-        """
-        arrays = {}
-        names = self.arrow().column_names
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise InputError(f"two columns are called {twice[0]!r}", hint="name them apart: select ... as ...")
-        for name, column in zip(names, self.arrow().columns, strict=True):
-            if pa.types.is_fixed_size_list(column.type) and not column.null_count:
-                column = column.cast(pa.list_(column.type.value_type))
-            lengths = pc.unique(pc.list_value_length(column)) if pa.types.is_list(column.type) else None
-            if lengths is not None and len(lengths) == 1 and lengths[0].is_valid and not column.null_count:
-                flat = np.asarray(pa.chunked_array([c.flatten() for c in column.chunks]))
-                arrays[name] = flat.reshape(len(column), lengths[0].as_py())
-            else:
-                arrays[name] = column.to_numpy()
-        return arrays
-
-    def rows(self) -> list[tuple[Any, ...]]:
-        """All rows as Python values."""
-        table = self.arrow()
-        return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
-
-    def __repr__(self) -> str:
-        from ferstore.report.shown import text_table
-
-        return text_table(self.arrow())
-
-    def _repr_html_(self) -> str:
-        from ferstore.report.shown import html_table
-
-        return html_table(self.arrow())
 
 
 class FeatureStore:
@@ -383,41 +293,11 @@ class FeatureStore:
 
     def tables(self) -> list[TableInfo]:
         """Every table with its size."""
-        pin = self.store.pin()
-        found = []
-        for name, schema in self.store.schemas.items():
-            snapshot = pin.tables[name].metadata.current_snapshot() if name in pin.tables else None
-            totals = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
-            rows, files, size = (
-                int(totals.get(f"total-{what}", 0)) for what in ("records", "data-files", "files-size")
-            )
-            found.append(TableInfo(name, rows, files, size, schema.description))
-        return found
+        return list_tables(self.store)
 
     def snapshots(self) -> list[SnapshotInfo]:
         """Every kept snapshot, newest first."""
-        return list(self._snapshots())[::-1]
-
-    def _snapshots(self) -> Iterator[SnapshotInfo]:
-        pin = self.store.pin()
-        tags: dict[int, list[str]] = {}
-        for tag, targets in sorted(pin.tags().items()):
-            for snapshot_id in targets.values():
-                tags.setdefault(snapshot_id, []).append(tag)
-        for table, snapshot in pin.all_snapshots():
-            said = snapshot.summary.additional_properties if snapshot.summary else {}
-            yield SnapshotInfo(
-                table=table,
-                snapshot_id=snapshot.snapshot_id,
-                committed_at=datetime.fromtimestamp(snapshot.timestamp_ms / 1000, UTC),
-                operation=snapshot.summary.operation.value if snapshot.summary else "",
-                command=said.get("ferstore.command", ""),
-                run_id=said.get("ferstore.run-id", ""),
-                extractor_id=said.get("ferstore.extractor-id", ""),
-                added=int(said.get("added-records", 0)),
-                removed=int(said.get("deleted-records", 0)),
-                tags=tuple(tags.get(snapshot.snapshot_id, ())),
-            )
+        return list_snapshots(self.store)
 
     def tag(self, name: str, *, at: str | None = None) -> dict[str, int]:
         """Name a state for ever. See `ferstore.store.tags.create_tag`."""

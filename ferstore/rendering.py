@@ -27,13 +27,14 @@ from ferstore.terminal import (
 )
 
 if TYPE_CHECKING:
-    from ferstore.api import FeatureStore, SnapshotInfo, TableInfo
+    from ferstore.api import FeatureStore
     from ferstore.extract.request import ExtractReport
     from ferstore.figures.draw import FiguresReport
     from ferstore.query.diff import Diff
     from ferstore.query.session import Cursor
     from ferstore.report.make import ReportMade
     from ferstore.sources.ingest import IngestReport
+    from ferstore.store.listing import SnapshotInfo, TableInfo
     from ferstore.store.verify import VerifyReport
     from ferstore.train.predict import Prediction
     from ferstore.train.request import TrainReport

@@ -18,7 +18,7 @@ RANK = {
     "store": 2,
     "query": 3,
     **dict.fromkeys(STAGES, 4),
-    "figures": 4.5,  # composes three stages for the API
+    **dict.fromkeys(("figures", "result"), 4.5),  # compose stages for the API
     "api": 5,
     "terminal": 5,
     "rendering": 6,
