@@ -33,11 +33,12 @@ def csv_files(contents: Contents) -> dict[str, bytes]:
         ),
         "table-2.csv": _csv(own, ([getattr(entry, name) for name in own] for entry in contents.entries)),
         "gains.csv": _csv(
-            ["training_set", "recipe", "extractor_id", "over", "own_percent", "paper_percent"],
+            [*_ENTRY, "over", "own_percent", "paper_percent"],
             (
-                [d.lineup.training_set, d.lineup.recipe, d.lineup.extractor_id, gain.over, gain.own, gain.paper]
-                for d in contents.details
-                for gain in d.lineup.gains
+                [*(getattr(fusion, name) for name in _ENTRY), gain.over, gain.own, gain.paper]
+                for detail in contents.details
+                if (fusion := detail.lineup.entry("fusion"))
+                for gain in detail.lineup.gains
             ),
         ),
         "classes.csv": _csv([*_ENTRY, *_names(ClassScore)], _each(results, lambda result: map(_values, result.scores))),

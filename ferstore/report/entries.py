@@ -29,6 +29,7 @@ class Training:
     fold: int
     accuracy: float | None
     started_at: Any
+    conv4_run: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,8 @@ class Lineup:
     Attributes:
         entries: by experiment, in the paper's order.
         main: the first of its training set, recipe and extractor; others show further settings.
-        deepest: what fusion is compared with: the line-up's own, else the main one's.
+        sub_deep: what its fusion is compared with, in this line-up or shown in an earlier one; None without a fusion.
+        deepest: the same.
     """
 
     training_set: str
@@ -111,6 +113,7 @@ class Lineup:
     extractor_id: str | None
     entries: tuple[Entry, ...]
     main: bool
+    sub_deep: Entry | None
     deepest: Entry | None
 
     @property
@@ -132,7 +135,7 @@ class Lineup:
     def gains(self) -> tuple[Gain, ...]:
         """Of fusion over the two others; empty without a fusion."""
         fusion = self.entry("fusion")
-        others = [self.entry("sub_deep"), self.deepest] if fusion else []
+        others = [self.sub_deep, self.deepest]
         return tuple(
             Gain(
                 other.experiment,
@@ -166,36 +169,66 @@ def find_entries(session: Session, training_sets: Sequence[str]) -> tuple[Entry,
 
 
 def line_up(entries: Iterable[Entry]) -> tuple[Lineup, ...]:
-    """Put rows side by side.
+    """Put rows of one training set, recipe and extractor side by side.
 
-    Of each training set, recipe and extractor, the main line-up has of every experiment the row that departs least from
-    the recipe (fewest settings), of equals the widest, then the one with most runs, then the newest. What is left comes
-    in further line-ups, one for the rows of the same settings and width.
+    A fusion stands beside the sub_deep whose conv4 it reads and a deepest on the same views and layers. Where several
+    would do, and for the order of the fusions, that comes first which departs least from the recipe (fewest settings),
+    of equals the widest, then the one with most runs, then the newest. What is left comes in further line-ups, one for
+    the rows of the same settings. Each row is shown once, and may be compared with more often.
     """
     groups: dict[tuple[str, str, str | None], list[Entry]] = {}
     for entry in entries:
         groups.setdefault((entry.training_set, entry.recipe, entry.extractor_id), []).append(entry)
-    found = []
-    for (training_set, recipe, extractor_id), mine in groups.items():
-        main = [best for name in EXPERIMENTS if (best := _best([e for e in mine if e.experiment == name]))]
-        deepest = next((entry for entry in main if entry.experiment == "deepest"), None)
-        found.append(Lineup(training_set, recipe, extractor_id, tuple(main), True, deepest))
-        rest: dict[str, list[Entry]] = {}
-        for entry in mine:
-            if entry not in main:
-                rest.setdefault(entry.settings, []).append(entry)
-        for same in rest.values():
-            while same:
-                row = [best for name in EXPERIMENTS if (best := _best([e for e in same if e.experiment == name]))]
-                same[:] = [entry for entry in same if entry not in row]
-                own = next((entry for entry in row if entry.experiment == "deepest"), deepest)
-                found.append(Lineup(training_set, recipe, extractor_id, tuple(row), False, own))
-    return tuple(found)
+    return tuple(lineup for key, mine in groups.items() for lineup in _line_up(key, mine))
 
 
-def _best(entries: Sequence[Entry]) -> Entry | None:
-    def rank(entry: Entry) -> tuple[Any, ...]:
-        newest = max(training.started_at for training in entry.trainings)
-        return (-len(entry.settings.split()), entry.width or 0, entry.runs, newest, entry.run_ids)
+def _line_up(key: tuple[str, str, str | None], mine: Sequence[Entry]) -> list[Lineup]:
+    found: list[Lineup] = []
+    left = list(mine)
 
-    return max(entries, key=rank, default=None)
+    def add(row: Sequence[Entry | None], sub_deep: Entry | None, deepest: Entry | None) -> None:
+        shown = tuple(entry for entry in row if entry is not None and entry in left)
+        left[:] = [entry for entry in left if entry not in shown]
+        found.append(Lineup(*key, shown, main=not found, sub_deep=sub_deep, deepest=deepest))
+
+    for fusion in sorted((entry for entry in mine if entry.experiment == "fusion"), key=_rank, reverse=True):
+        deepest, sub_deep = _alike(mine, "deepest", fusion), _read_by(mine, fusion)
+        add((deepest, sub_deep, fusion), sub_deep, deepest)
+    if not found:
+        add([_best(left, name) for name in EXPERIMENTS], None, None)
+    while left:
+        same = [entry for entry in left if entry.settings == left[0].settings]
+        add([_best(same, name) for name in EXPERIMENTS], None, None)
+    return found
+
+
+def _read_by(entries: Iterable[Entry], fusion: Entry) -> Entry | None:
+    """The sub_deep whose conv4 a fusion reads; of a joint one, which reads none, the one that is most alike."""
+    runs = {training.conv4_run for training in fusion.trainings} - {None}
+    if not runs:
+        return _alike(entries, "sub_deep", fusion)
+    return _best([entry for entry in entries if runs & set(entry.run_ids)], "sub_deep")
+
+
+def _alike(entries: Iterable[Entry], experiment: str, fusion: Entry) -> Entry | None:
+    mine = [entry for entry in entries if entry.experiment == experiment]
+    same = [entry for entry in mine if _inputs(entry) == _inputs(fusion)]
+    return _best([entry for entry in same if _own(entry) == _own(fusion)] or same or mine, experiment)
+
+
+def _own(entry: Entry) -> list[str]:
+    """Settings of the row itself, without those of the run whose conv4 it reads."""
+    return entry.settings.partition("(conv4:")[0].split()
+
+
+def _inputs(entry: Entry) -> set[str]:
+    return {word for word in _own(entry) if word.startswith(("views=", "layers="))}
+
+
+def _best(entries: Iterable[Entry], experiment: str) -> Entry | None:
+    return max((entry for entry in entries if entry.experiment == experiment), key=_rank, default=None)
+
+
+def _rank(entry: Entry) -> tuple[Any, ...]:
+    newest = max(training.started_at for training in entry.trainings)
+    return (-len(_own(entry)), entry.width or 0, entry.runs, newest, entry.run_ids)

@@ -32,6 +32,7 @@ with trained as (
         cast(r.arguments ->> 'fold' as integer) as fold,
         r.extractor_id,
         r.started_at,
+        r.details ->> 'conv4_run' as conv4_run,
         len(s.classes) as classes
     from runs r
     join training_sets s on s.name = r.arguments ->> 'training_set'

@@ -117,8 +117,11 @@ def test_fusion_is_compared_with_the_deepest_of_the_same_seed(contents: Contents
     assert sorted(broken) == [("003.png", (CLASSES[0],)), ("005.png", (CLASSES[2],))]
 
 
-def entry(experiment: str, run: str, settings: str = "", width: int | None = None, runs: int = 1) -> Entry:
-    trained = tuple(Training(f"{run}{n}", n, 0, 50.0, n) for n in range(runs))
+def entry(
+    experiment: str, run: str, settings: str = "", width: int | None = None, runs: int = 1, reads: str | None = None
+) -> Entry:
+    """A row whose runs are called ``run`` and their seed; those of ``reads`` are read by the run of the same seed."""
+    trained = tuple(Training(f"{run}{n}", n, 0, 50.0, n, reads and f"{reads}{n}") for n in range(runs))
     scores = dict.fromkeys(("accuracy", "macro_f1", "balanced_accuracy"), 50.0)
     none = dict.fromkeys(("accuracy_sd", "macro_f1_sd", "balanced_accuracy_sd", "paper_accuracy", "weights_kind"))
     return Entry(
@@ -128,19 +131,43 @@ def entry(experiment: str, run: str, settings: str = "", width: int | None = Non
     )  # fmt: skip
 
 
-def test_what_departs_least_from_the_recipe_comes_first_and_nothing_is_left_out() -> None:
-    plain, changed = entry("deepest", "plain"), entry("deepest", "changed", "steps=5 joint", runs=9)
-    wide, narrow = entry("sub_deep", "wide", width=2048), entry("sub_deep", "narrow", width=64, runs=9)
-    few, many = entry("fusion", "few", "steps=5 joint", 64), entry("fusion", "many", "steps=9", 64, runs=2)
-    found = line_up([changed, plain, narrow, wide, few, many])
+def test_a_fusion_stands_beside_what_it_reads_and_the_deepest_on_the_same_inputs() -> None:
+    plain, mirrored = entry("deepest", "plain", runs=9), entry("deepest", "mirrored", "views=identity+hflip")
+    wide, narrow = entry("sub_deep", "wide", width=2048), entry("sub_deep", "narrow", "epochs=6", width=64, runs=2)
+    of_wide = entry("fusion", "w", "views=identity+hflip", 2048, reads="wide")
+    of_narrow = entry("fusion", "n", "(conv4: paper epochs=6)", 64, reads="narrow")
+    joint = entry("fusion", "j", "joint", 2048)
+    found = line_up([joint, mirrored, plain, narrow, of_wide, wide, of_narrow])
     assert [(lineup.main, lineup.entries) for lineup in found] == [
-        (True, (plain, wide, many)),
-        (False, (changed, few)),
+        (True, (plain, narrow, of_narrow)),
+        (False, (mirrored, wide, of_wide)),
+        (False, (joint,)),
+    ]
+    assert [(lineup.deepest, lineup.sub_deep) for lineup in found] == [(plain, narrow), (mirrored, wide), (plain, wide)]
+    assert [[gain.over for gain in lineup.gains] for lineup in found] == [["sub_deep", "deepest"]] * 3
+
+
+def test_a_fusion_of_a_run_that_no_longer_counts_has_no_sub_deep_beside_it() -> None:
+    [lineup, rest] = line_up([entry("sub_deep", "newer", width=64), entry("fusion", "f", width=64, reads="older")])
+    assert (lineup.sub_deep, lineup.missing) == (None, ("deepest", "sub_deep"))
+    assert lineup.gains == rest.gains == ()
+
+
+def test_what_departs_least_from_the_recipe_comes_first_and_nothing_is_left_out() -> None:
+    plain, changed = entry("deepest", "plain"), entry("deepest", "changed", "steps=5", runs=9)
+    wide, narrow = entry("sub_deep", "wide", width=2048), entry("sub_deep", "narrow", width=64, runs=9)
+    also = entry("sub_deep", "also", "steps=5", 64)
+    found = line_up([changed, plain, also, narrow, wide])
+    assert [(lineup.main, lineup.entries) for lineup in found] == [
+        (True, (plain, wide)),
+        (False, (changed, also)),
         (False, (narrow,)),
     ]
-    assert [lineup.deepest for lineup in found] == [plain, changed, plain]
-    assert found[0].missing == ()
-    assert found[2].missing == ("deepest", "fusion")
+    few, many = entry("fusion", "few", "steps=5 joint", 64), entry("fusion", "many", "steps=9", 64, runs=2)
+    found = line_up([plain, few, many])
+    assert [lineup.entries for lineup in found] == [(plain, many), (few,)]
+    assert [lineup.deepest for lineup in found] == [plain, plain]
+    assert found[0].missing == ("sub_deep",)
 
 
 def test_one_training_set_brings_its_own_and_no_other(filled: Filled, contents: Contents) -> None:
