@@ -41,7 +41,7 @@ pytestmark = [
 
 MARK = uuid.uuid4().hex
 ITEMS = 200
-LONG = recipe_of("modern", ["hidden=64", "patience=0", "batch_size=20"], steps=2500)
+LONG = recipe_of("modern", ["hidden=64", "patience=0", "batch_size=20"], steps=3500)
 """Several seconds of updates, with everything that has a state of its own: dropout, norms, decay, schedule."""
 
 
