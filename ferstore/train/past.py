@@ -111,9 +111,12 @@ def newest_conv4(store: Store, pin: Pin, request: TrainRequest) -> str:
             raise InputError(f"--conv4 {request.conv4} is no finished sub_deep training of {where}", allowed=known)
         return request.conv4
     if not fitting:
+        command = f"ferstore train sub_deep --training-set {request.training_set}"
+        command += f" --width {request.width}" if request.width is not None else ""
+        command += f" --views {','.join(request.views)}" if request.views != ("identity",) else ""
         raise InputError(
             f"no finished sub_deep training of {where}, whose conv4 fusion reads",
-            hint=f"train it first: ferstore train sub_deep --training-set {request.training_set}, or give --joint",
+            hint=f"train it first: {command}, or give --joint",
         )
     return max(fitting, key=lambda run: _agreement(run.arguments, request)).run_id
 

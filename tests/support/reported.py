@@ -88,7 +88,14 @@ def report_store(folder: Path, put: Callable[..., Any]) -> Filled:
     made += [training(TrainRequest("deepest", "parts", fold=0), "parts-older", "ab ab ab ba ba ba", later=-9, **own)]
     made += [
         training(
-            TrainRequest("deepest", "parts", fold=0, recipe=replace(PAPER, steps=10), views=("identity", "hflip")),
+            TrainRequest(
+                "deepest",
+                "parts",
+                fold=0,
+                recipe=replace(PAPER, steps=10),
+                views=("identity", "hflip"),
+                layers=("pool_3", "mixed_9_mean", "mixed_8_mean", "mixed_7_mean"),  # a long word on the page
+            ),
             "parts-steps",
             "aa aa aa bb bb bb",
             **own,

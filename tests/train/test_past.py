@@ -218,7 +218,7 @@ def test_trainings_that_did_not_finish_are_never_read(chosen: Chosen, state: str
     with pytest.raises(
         InputError,
         match="no finished sub_deep training of training set 'parts' fold 0 with views identity and width 64, whose "
-        "conv4 fusion reads; train it first: ferstore train sub_deep --training-set parts, or give --joint",
+        "conv4 fusion reads; train it first: ferstore train sub_deep --training-set parts --width 64, or give --joint",
     ):
         chosen({}, state=state)
 
