@@ -1,0 +1,30 @@
+"""How much of the fault suite is run, and the counts it reports.
+
+``FERSTORE_FAULTS`` is ``ci`` (the default: what every run of the tests has time for), ``full`` (what
+``python -m tests.faults`` runs) or ``night`` (several times that).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Literal, cast
+
+import pytest
+
+Level = Literal["ci", "full", "night"]
+Tally = Callable[[str, int], None]
+
+
+@pytest.fixture(scope="session")
+def level() -> Level:
+    """How much to run."""
+    found = os.environ.get("FERSTORE_FAULTS", "ci")
+    assert found in ("ci", "full", "night"), f"FERSTORE_FAULTS={found!r}: ci, full or night"
+    return cast(Level, found)
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Tally:
+    """Count something for the suite's summary: ``tally("crash points", 1)``. Counts of one name are summed."""
+    return lambda what, count: request.node.user_properties.append(("count", (what, count)))
