@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from pyiceberg.types import IcebergType
 
 from ferstore.errors import FerstoreError
 from ferstore.store.files import filesystem, write_file
+from ferstore.store.liveness import alive
 from ferstore.store.pin import Pin
 from ferstore.store.rows import read_rows
 from ferstore.store.store import Store
@@ -108,7 +107,7 @@ def _runs(store: Store, pin: Pin) -> Iterator[Finding]:
     rows = read_rows(
         store, pin, "runs", ["run_id", "command", "host", "pid", "started_at"], pc.field("state") == "running"
     )
-    stale = [row for row in rows.to_pylist() if row["host"] == socket.gethostname() and not _alive(row["pid"])]
+    stale = [row for row in rows.to_pylist() if not alive(row["host"], row["pid"], row["started_at"])]
     for row in stale:
         yield Finding(
             "runs",
@@ -119,13 +118,3 @@ def _runs(store: Store, pin: Pin) -> Iterator[Finding]:
         yield Finding("runs", "ok", f"{running} at work (here, or on another machine)")
     elif not stale:
         yield Finding("runs", "ok", "none unfinished")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

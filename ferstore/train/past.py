@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from ferstore.errors import InputError
+from ferstore.store.liveness import alive
 from ferstore.store.pin import Pin
 from ferstore.store.rows import read_rows
 from ferstore.store.store import Store
@@ -80,7 +81,8 @@ def check_resumable(run: PastRun, request: TrainRequest) -> None:
         raise InputError(f"training {run.run_id} is done", hint="train again without --resume")
     if "best_step" in run.details:
         raise InputError(f"training {run.run_id} diverged", hint="train again with another recipe or seed")
-    if run.state == "running" and run.host == socket.gethostname() and run.pid != os.getpid() and _alive(run.pid):
+    here = run.host == socket.gethostname() and run.pid != os.getpid()
+    if run.state == "running" and here and alive(run.host, run.pid, run.started_at):
         raise InputError(f"training {run.run_id} is at work in process {run.pid}", hint="wait for it, or stop it first")
 
 
@@ -167,13 +169,3 @@ def _agreement(arguments: Mapping[str, Any], request: TrainRequest) -> tuple[boo
         arguments["seed"] == request.seed,
         arguments["recipe"] == request.recipe.name,
     )
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -92,7 +92,7 @@ def _train_one(store: Store, plan: Plan, past: PastRun | None, cpus: int, progre
     arguments = request.arguments()
     run = new_run("train", arguments, dataset=plan.dataset, extractor_id=plan.data.extractor_id)
     if past is not None:
-        run = replace(run, run_id=past.run_id, started_at=past.started_at)
+        run = replace(run, run_id=past.run_id)  # begun now: by its time and its process it is known to be at work
     progress.note(f"run {run.run_id}: {described(plan)}")
     moments = train_moments(plan.data) if request.recipe.standardise else {}
     details: dict[str, Any] = {

@@ -9,6 +9,7 @@ import random
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -190,36 +191,35 @@ def test_orphans_are_counted_with_their_bytes_and_left_alone(filled: Store, tabl
     assert len(read_rows(filled, filled.pin(), "images")) == 1
 
 
-RUN = {"state": "running", "command": "extract", "host": socket.gethostname()}
+BEGAN = datetime(2026, 11, 20, tzinfo=UTC)
+RUN = {"state": "running", "command": "extract", "host": socket.gethostname(), "started_at": BEGAN}
 
 
 def test_runs_whose_process_is_gone_are_named_and_the_others_counted(
     store: Store, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[int, int]] = []
+    asked: list[tuple[str, int, object]] = []
 
-    def kill(pid: int, signal: int) -> None:
-        asked.append((pid, signal))
-        if pid == 2:
-            raise PermissionError  # another user's: it is there
-        if pid >= 10:
-            raise ProcessLookupError
+    def alive(host: str, pid: int, started_at: object) -> bool:
+        asked.append((host, pid, started_at))
+        return pid < 10
 
-    monkeypatch.setattr(doctor_module.os, "kill", kill)
+    monkeypatch.setattr(doctor_module, "alive", alive)
     dead = [{**RUN, "run_id": "dead-1", "pid": 10}, {**RUN, "run_id": "dead-2", "pid": 13, "command": "train"}]
     put(store, runs=dead[:1])
     assert [state for state, _ in said(store, "runs")] == ["warn"]
-    alive = [{**RUN, "run_id": "mine", "pid": 1}, {**RUN, "run_id": "theirs", "pid": 2}]
-    far = {**RUN, "run_id": "far", "pid": 11, "host": "another-machine"}
+    at_work = [{**RUN, "run_id": "mine", "pid": 1}, {**RUN, "run_id": "theirs", "pid": 2}]
+    far = {**RUN, "run_id": "far", "pid": 3, "host": "another-machine"}
     ended = [{**RUN, "run_id": state, "pid": 12, "state": state} for state in ("done", "failed", "stopped")]
-    put(store, runs=[*dead[1:], *alive, far, *ended])
+    put(store, runs=[*dead[1:], *at_work, far, *ended])
     assert sorted(said(store, "runs")) == [
         ("ok", "3 at work (here, or on another machine)"),
         ("warn", "extract dead-1 was killed; run the same command again, it continues"),
         ("warn", "train dead-2 was killed; run the same command again, it continues"),
     ]
-    assert {signal for _, signal in asked} == {0}  # asks, and ends nothing
-    assert {pid for pid, _ in asked} == {1, 2, 10, 13}
+    here = socket.gethostname()
+    assert {(host, pid) for host, pid, _ in asked} == {(here, 1), (here, 2), (here, 10), (here, 13), (far["host"], 3)}
+    assert {started_at for _, _, started_at in asked} == {BEGAN}
 
 
 def test_a_place_where_a_file_can_be_made_twice_fails_and_keeps_no_probe(

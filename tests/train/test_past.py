@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -120,17 +121,12 @@ def test_a_training_that_diverged_is_not_continued() -> None:
 def test_a_training_at_work_in_another_process_is_not_continued() -> None:
     pid = os.getppid()
     with pytest.raises(InputError, match=f"training r is at work in process {pid}; wait for it, or stop it first"):
-        resumable(request(), state="running", host=socket.gethostname(), pid=pid)
+        resumable(request(), state="running", host=socket.gethostname(), pid=pid, started_at=datetime.now(UTC))
 
 
-def test_a_process_of_somebody_else_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(pid: int, signal: int) -> None:
-        assert signal == 0
-        raise PermissionError
-
-    monkeypatch.setattr(os, "kill", refused)
-    with pytest.raises(InputError, match="at work in process 12345"):
-        resumable(request(), state="running", host=socket.gethostname(), pid=12345)
+def test_a_training_of_a_process_whose_number_was_used_again_is_continued() -> None:
+    old = datetime(2001, 1, 1, tzinfo=UTC)
+    resumable(request(), state="running", host=socket.gethostname(), pid=os.getppid(), started_at=old)
 
 
 def test_a_training_whose_process_was_killed_can_be_continued() -> None:
