@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -25,13 +26,17 @@ from ferstore.query import similar
 from ferstore.query.diff import Diff, diff
 from ferstore.query.session import Session
 from ferstore.result import Result
+from ferstore.store.at_work import abandon
 from ferstore.store.catalog import default_catalog_uri
+from ferstore.store.compact import CompactReport, compact
 from ferstore.store.doctor import Finding, doctor
+from ferstore.store.erase import EraseReport, erase
 from ferstore.store.listing import SnapshotInfo, TableInfo, list_snapshots, list_tables
 from ferstore.store.rows import read_rows
 from ferstore.store.schema import MapDtype
 from ferstore.store.store import Store, init_store, open_store
 from ferstore.store.tags import create_tag
+from ferstore.store.vacuum import GRACE, KEEP, VacuumReport, vacuum
 from ferstore.store.verify import VerifyReport, verify
 
 if TYPE_CHECKING:
@@ -317,6 +322,39 @@ class FeatureStore:
         """What changed between two tags, snapshots or times."""
         pin = self.store.pin()
         return diff(self.store, pin.resolve(first), pin.resolve(second))
+
+    def compact(self, *, dry_run: bool = False, progress: Progress | None = None) -> CompactReport:
+        """Merge small data files. See `ferstore.store.compact.compact`."""
+        return compact(self.store, dry_run=dry_run, progress=progress)
+
+    def vacuum(
+        self,
+        *,
+        keep: timedelta = KEEP,
+        grace: timedelta = GRACE,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> VacuumReport:
+        """Expire old snapshots and remove what nothing needs. See `ferstore.store.vacuum.vacuum`."""
+        return vacuum(self.store, keep=keep, grace=grace, dry_run=dry_run, progress=progress)
+
+    def erase(
+        self,
+        *,
+        subject: str | None = None,
+        image_id: str | None = None,
+        dataset: str | None = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> EraseReport:
+        """Remove a person or a picture, everywhere and for ever. See `ferstore.store.erase.erase`."""
+        return erase(
+            self.store, subject=subject, image_id=image_id, dataset=dataset, dry_run=dry_run, progress=progress
+        )
+
+    def abandon(self, run_id: str) -> None:
+        """Declare a run dead that died out of sight. See `ferstore.store.at_work.abandon`."""
+        abandon(self.store, run_id)
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Read every live file back. See `ferstore.store.verify.verify`."""

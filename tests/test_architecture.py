@@ -22,6 +22,7 @@ RANK = {
     "api": 5,
     "terminal": 5,
     "rendering": 6,
+    "upkeep": 6,
     "demo": 7,
     "cli": 8,
 }

@@ -90,9 +90,15 @@ def snapshots(
 
 
 @app.command(rich_help_panel=ASK)
-def runs(as_json: Json = False) -> None:
+def runs(
+    abandon: Annotated[str | None, typer.Option(help="Declare a run dead that died on another machine.")] = None,
+    as_json: Json = False,
+) -> None:
     """Commands that changed the store, newest first. Example: ferstore runs"""
     from ferstore import rendering, terminal
 
-    found = open_store().runs()
+    store = open_store()
+    if abandon is not None:
+        store.abandon(abandon)
+    found = store.runs()
     terminal.print_json({"runs": found}) if as_json else rendering.show_runs(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,6 +103,18 @@ At = Annotated[str | None, typer.Option("--at", help="A tag, snapshot id or ISO 
 def names(text: str) -> tuple[str, ...]:
     """The parts of a value with commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def duration(option: str, text: str) -> timedelta:
+    """A length of time: a number with d, h, m or s, or 0.
+
+    Raises:
+        InputError: it is none.
+    """
+    match = re.fullmatch(r"(\d{1,6})([dhms]?)", text.strip())
+    if match is None or (not match[2] and match[1].strip("0")):
+        raise InputError(f"{option} {text!r}", allowed="a number with d, h, m or s, such as 7d or 12h, or 0")
+    return timedelta(seconds=int(match[1]) * {"d": 86_400, "h": 3_600, "m": 60, "s": 1, "": 0}[match[2]])
 
 
 def actor_count(text: str) -> int | None:

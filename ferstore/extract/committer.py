@@ -99,7 +99,8 @@ class Committer:
             return [*changes, *self._quarantine(pin, failures, kept)]
 
         counts = sum(len(result.done) for result in results), sum(len(result.failures) for result in results)
-        transact(self.store, plan, self.run.summary({"computed": counts[0], "quarantined": counts[1]}))
+        summary = self.run.summary({"computed": counts[0], "quarantined": counts[1]})
+        transact(self.store, plan, summary, since=self.base)
         self.counts.computed += planned.computed
         self.counts.landed_elsewhere += planned.landed_elsewhere
         self.counts.quarantined += planned.quarantined

@@ -44,8 +44,11 @@ class TransactionalCatalog(SqlCatalog):
             session.expunge_all()
         return {str(row.table_name): self._convert_orm_to_iceberg(row) for row in rows}
 
-    def commit_all(self, transactions: Sequence[Transaction]) -> None:
+    def commit_all(self, transactions: Sequence[Transaction], *, exact: bool = False) -> None:
         """Commit the transactions of several tables, all or none.
+
+        A transaction that adds a snapshot fits only on the very metadata it was planned on. So does, with ``exact``,
+        any other: one that removes snapshots must not take those that were tagged meanwhile.
 
         Raises:
             CommitFailedException: a table moved on since its transaction began; nothing was committed.
@@ -55,8 +58,14 @@ class TransactionalCatalog(SqlCatalog):
             for transaction in transactions:
                 table = transaction._table
                 current = self.load_table(table.name())
+                moved = current.metadata_location != table.metadata_location
+                if moved and (exact or transaction._snapshot_producers):
+                    raise CommitFailedException(f"table {table.name()[-1]} was changed by another writer")
                 requirements = (*transaction._requirements, AssertTableUUID(uuid=table.metadata.table_uuid))
-                after = self._update_and_stage_table(current, table.name(), requirements, transaction._updates)
+                try:
+                    after = self._update_and_stage_table(current, table.name(), requirements, transaction._updates)
+                except ValueError as error:  # a snapshot that it names was vacuumed or erased
+                    raise CommitFailedException(str(error)) from error
                 self._write_metadata(after.metadata, after.io, after.metadata_location)
                 staged.append((table.name()[-1], current, after))
             with Session(self.engine) as session:
@@ -139,16 +148,28 @@ def load_tables(catalog: Catalog) -> dict[str, Table]:
     return {identifier[-1]: catalog.load_table(identifier) for identifier in catalog.list_tables(NAMESPACE)}
 
 
-def commit_transactions(catalog: Catalog, transactions: Sequence[Transaction]) -> None:
+def commit_transactions(catalog: Catalog, transactions: Sequence[Transaction], *, exact: bool = False) -> None:
     """Commit several tables' transactions: at once in a SQL catalog, one after another in a REST one.
 
+    Args:
+        catalog: of the store.
+        transactions: one a table.
+        exact: no table may have changed in any way, tags included; a REST catalog cannot promise that.
+
     Raises:
+        StoreError: ``exact`` with a REST catalog.
         CommitFailedException: a table moved on. With a REST catalog those before it have been committed; every caller
             plans again from what landed, so the rest follows.
     """
     if isinstance(catalog, TransactionalCatalog):
-        catalog.commit_all(transactions)
+        catalog.commit_all(transactions, exact=exact)
         return
+    if exact:
+        raise StoreError(
+            "a REST catalog commits table by table, which could lose a tag or leave half a person",
+            allowed="a SQLite or PostgreSQL catalog",
+            hint="expire snapshots with the catalog's own tools",
+        )
     for transaction in transactions:
         transaction.commit_transaction()
 

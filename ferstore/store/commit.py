@@ -20,10 +20,11 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from sqlalchemy.exc import OperationalError
 
-from ferstore.errors import ConflictError, SchemaError
+from ferstore.errors import ConflictError, CorruptionError, SchemaError
 from ferstore.store.catalog import commit_transactions
 from ferstore.store.files import StoredFile, filesystem
 from ferstore.store.pin import Pin
+from ferstore.store.properties import ERASURES
 from ferstore.store.schema import TableSchema
 from ferstore.store.store import Store
 
@@ -49,7 +50,7 @@ class Change:
 Plan = Callable[[Pin], Sequence[Change]]
 
 
-def transact(store: Store, plan: Plan, summary: Mapping[str, str]) -> Pin:
+def transact(store: Store, plan: Plan, summary: Mapping[str, str], *, since: Pin | None = None) -> Pin:
     """Plan and commit until it fits; return the state after it.
 
     Args:
@@ -57,20 +58,29 @@ def transact(store: Store, plan: Plan, summary: Mapping[str, str]) -> Pin:
         plan: from a pinned state to changes. It is called again on a newer state after a conflict, so it must look at
             nothing but its argument; an empty plan commits nothing.
         summary: what made the snapshot (command, run id, extractor, counts), as strings.
+        since: the state that a long job read its images at: nothing of it is committed after an erasure.
 
     Raises:
-        ConflictError: others kept getting there first.
+        ConflictError: others kept getting there first, or somebody was erased.
         SchemaError: a file does not conform to its table; nothing was committed.
     """
     for attempt in range(_ATTEMPTS):
         pin = store.pin()
-        changes = [change for change in plan(pin) if change.add or change.remove]
-        if not changes:
-            return pin
+        if since is not None and erasures(pin) != erasures(since):
+            raise ConflictError(
+                "a person or picture was erased while this ran, and its results could hold them",
+                hint="run the same command again; what was committed before stays",
+            )
+        changes: list[Change] = []
         try:
+            changes = [change for change in plan(pin) if change.add or change.remove]
+            if not changes:
+                return pin
             _commit(store, pin, changes, summary)
-        except (CommitFailedException, OperationalError):
+        except (CommitFailedException, OperationalError, FileNotFoundError, CorruptionError) as error:
             # OperationalError (a busy SQLite, a dropped connection) leaves the outcome open; the next plan sees it.
+            if isinstance(error, FileNotFoundError | CorruptionError) and not _moved(store, pin):
+                raise  # else an erasure or a vacuum removed what this pin still names
             time.sleep(random.uniform(0, min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt)))  # noqa: S311
             continue
         return store.pin()
@@ -80,6 +90,16 @@ def transact(store: Store, plan: Plan, summary: Mapping[str, str]) -> Pin:
     )
 
 
+def _moved(store: Store, pin: Pin) -> bool:
+    now = store.pin().tables
+    return any(now[name].metadata_location != table.metadata_location for name, table in pin.tables.items())
+
+
+def erasures(pin: Pin) -> int:
+    """How many erasures the store has seen."""
+    return int(pin.tables["images"].properties.get(ERASURES, "0"))
+
+
 def _commit(store: Store, pin: Pin, changes: Sequence[Change], summary: Mapping[str, str]) -> None:
     properties = {
         "ferstore.commit-id": uuid.uuid4().hex,
@@ -87,7 +107,7 @@ def _commit(store: Store, pin: Pin, changes: Sequence[Change], summary: Mapping[
     }
     # All files are checked before the first manifest is written.
     added = [
-        [_data_file(pin.tables[change.table], store.schemas[change.table], file) for file in change.add]
+        [describe_file(pin.tables[change.table], store.schemas[change.table], file) for file in change.add]
         for change in changes
     ]
     transactions = []
@@ -104,14 +124,21 @@ def _commit(store: Store, pin: Pin, changes: Sequence[Change], summary: Mapping[
     commit_transactions(store.catalog, transactions)
 
 
-def _data_file(table: Table, schema: TableSchema, file: StoredFile) -> DataFile:
+def describe_file(table: Table, schema: TableSchema, file: StoredFile) -> DataFile:
     """Check a file against its table and describe it for the manifest.
 
     Raises:
         SchemaError: its columns, types or nullability differ from the declared ones.
+        ConflictError: it is gone.
     """
-    with filesystem(file.url).open(file.url, "rb") as stream:
-        found = pq.read_schema(stream).remove_metadata()
+    try:
+        with filesystem(file.url).open(file.url, "rb") as stream:
+            found = pq.read_schema(stream).remove_metadata()
+    except FileNotFoundError as error:
+        raise ConflictError(
+            f"{file.url} is gone: it was taken for the leftover of a dead job",
+            hint="run the same command again, and give vacuum a longer --grace",
+        ) from error
     if not found.equals(schema.arrow()):
         raise SchemaError(
             f"{file.url} does not conform to table {schema.name!r}: it has {_columns(found)}",

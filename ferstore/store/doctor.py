@@ -12,12 +12,13 @@ from pyiceberg.schema import Schema
 from pyiceberg.types import IcebergType
 
 from ferstore.errors import FerstoreError
+from ferstore.store.erase import unfinished_erasures
 from ferstore.store.files import filesystem, write_file
 from ferstore.store.liveness import alive
 from ferstore.store.pin import Pin
+from ferstore.store.references import leftovers, references
 from ferstore.store.rows import read_rows
 from ferstore.store.store import Store
-from ferstore.store.verify import live_files
 
 State = Literal["ok", "warn", "fail"]
 
@@ -39,6 +40,7 @@ def doctor(store: Store) -> list[Finding]:
         "atomic": lambda: _atomic(store),
         "orphans": lambda: _orphans(store, pin),
         "runs": lambda: _runs(store, pin),
+        "erasures": lambda: _erasures(store),
     }
     findings = [Finding("reachable", "ok", f"{store.url}: {len(pin.tables)} tables, maps stored as {store.map_dtype}")]
     for name, check in checks.items():
@@ -83,24 +85,23 @@ def _atomic(store: Store) -> Iterator[Finding]:
 
 
 def _orphans(store: Store, pin: Pin) -> Iterator[Finding]:
-    fs = filesystem(store.url)
-    live = {fs._strip_protocol(url) for url in live_files(pin)}
-    count, size = 0, 0
-    for name in store.schemas:
-        folder = store.data_folder(name)
-        if not fs.exists(folder):
-            continue
-        for found, details in fs.find(folder, detail=True).items():
-            if found not in live:
-                count, size = count + 1, size + int(details["size"] or 0)
-    if count:
+    found = [file for file in leftovers(store, references(pin)) if file.data]
+    if found:
+        size = sum(file.nbytes for file in found)
         detail = (
-            f"{count} files ({size / 1e6:.1f} MB) in no snapshot: leftovers of killed runs, or work of running ones; "
-            "no query sees them"
+            f"{len(found)} files ({size / 1e6:.1f} MB) in no snapshot: leftovers of killed runs, or work of running "
+            "ones; no query sees them, and ferstore vacuum removes them in time"
         )
         yield Finding("orphans", "warn", detail)
     else:
         yield Finding("orphans", "ok", "every data file is in a snapshot")
+
+
+def _erasures(store: Store) -> Iterator[Finding]:
+    if unfinished := unfinished_erasures(store):
+        yield Finding("erasures", "warn", f"{unfinished} cut short, some files remain; finish with: ferstore vacuum")
+    else:
+        yield Finding("erasures", "ok", "none unfinished")
 
 
 def _runs(store: Store, pin: Pin) -> Iterator[Finding]:

@@ -1,17 +1,23 @@
 """Files of the store: written whole or not at all, named by their digest.
 
-A data file is called ``<prefix>-<sha256>.parquet``. The digest thus reaches the Iceberg manifest with the path,
-atomically with the commit, and ``verify`` needs no second record that could be lost or differ.
+A data file is called ``<prefix>-<random>-<sha256>.parquet``. The digest thus reaches the Iceberg manifest with the
+path, atomically with the commit, and ``verify`` needs no second record that could be lost or differ. The random part
+makes a name that was never used before: `ferstore.store.vacuum` may remove a file that no snapshot names without
+asking whether another writer is about to commit the same bytes again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
 import os
 import re
+import secrets
 import uuid
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
@@ -118,9 +124,9 @@ def write_file(url: str, data: bytes, *, exclusive: bool = False) -> None:
 
 
 def write_data_file(folder: str, prefix: str, data: bytes, rows: int) -> StoredFile:
-    """Write Parquet bytes under a name that holds their digest; the same bytes twice are one file."""
+    """Write Parquet bytes under a new name that holds their digest."""
     digest = hashlib.sha256(data).hexdigest()
-    url = f"{folder}/{prefix}-{digest}.parquet"
+    url = f"{folder}/{prefix}-{secrets.token_hex(4)}-{digest}.parquet"
     write_file(url, data)
     return StoredFile(url, digest, len(data), rows)
 
@@ -143,6 +149,26 @@ def file_digest(url: str) -> tuple[str, int]:
             digest.update(piece)
             size += len(piece)
     return digest.hexdigest(), size
+
+
+def remove_files(urls: Iterable[str], told: Callable[[int], None] = lambda _: None) -> None:
+    """Remove files; those that are gone already are as good.
+
+    Args:
+        urls: what to remove.
+        told: called with 1 for each.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
+
+    def remove(url: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            filesystem(url).rm_file(url)
+
+    with ThreadPoolExecutor(8) as threads:
+        for _ in threads.map(remove, urls):
+            told(1)
 
 
 class _WholeFile(io.BytesIO):

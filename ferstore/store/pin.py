@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
@@ -13,6 +13,7 @@ from pyiceberg.table.refs import SnapshotRefType
 from pyiceberg.table.snapshots import Snapshot
 
 from ferstore.errors import CorruptionError, InputError, StoreError
+from ferstore.store.properties import HISTORY_GAP
 
 
 @contextmanager
@@ -126,10 +127,22 @@ def _commit_times(tables: Mapping[str, Table]) -> dict[str, int]:
 
 
 def _newest_until(table: Table, commits: Mapping[str, int], moment: int) -> int | None:
-    snapshot = table.metadata.current_snapshot()
+    """The newest snapshot that was complete by then; None where the table was still empty.
+
+    Raises:
+        InputError: it was vacuumed or erased. A gap must not look like a table without rows.
+    """
+    snapshot = oldest = table.metadata.current_snapshot()
     while snapshot is not None and commits[_commit_of(snapshot)] > moment:
-        parent = snapshot.parent_snapshot_id
+        oldest, parent = snapshot, snapshot.parent_snapshot_id
         snapshot = table.metadata.snapshot_by_id(parent) if parent is not None else None
+    if snapshot is None and oldest is not None and HISTORY_GAP in table.properties:
+        began = datetime.fromtimestamp(commits[_commit_of(oldest)] / 1000, UTC)
+        raise InputError(
+            f"the state of table {table.name()[-1]!r} at that time is no longer kept",
+            allowed=f"{began:%Y-%m-%dT%H:%M:%SZ} or later, or a tag",
+            hint="keep a state for ever with: ferstore tag",
+        )
     return snapshot.snapshot_id if snapshot else None
 
 
@@ -143,7 +156,5 @@ def _parse_time(at: str, tags: Mapping[str, object]) -> int:
             allowed=f"a tag ({known}), a snapshot id (ferstore snapshots), or ISO 8601 such as 2026-11-23T08:00:00Z",
         ) from None
     if moment.tzinfo is None:
-        from datetime import UTC
-
         moment = moment.replace(tzinfo=UTC)
     return int(moment.timestamp() * 1000)

@@ -16,3 +16,9 @@ TABLE_PROPERTIES: Mapping[str, str] = {
     # Keys are digests and features have no order: bounds in manifests would be bytes without use.
     "write.metadata.metrics.default": "counts",
 }
+
+HISTORY_GAP = "ferstore.history-gap"
+"""Set on a table whose older snapshots were vacuumed or erased: before its oldest one it was not simply empty."""
+
+ERASURES = "ferstore.erasures"
+"""How many erasures a table has seen. A job that began before the last one must not commit what it read."""

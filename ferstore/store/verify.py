@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ferstore.progress import Progress, Silent
 from ferstore.store.files import file_digest, recorded_digest
-from ferstore.store.pin import Pin, readable_metadata
+from ferstore.store.references import references
 from ferstore.store.rows import read_rows
 from ferstore.store.store import Store
 
@@ -39,27 +39,11 @@ class VerifyReport:
         return not self.damaged and not self.repeated
 
 
-def live_files(pin: Pin) -> dict[str, int]:
-    """URL and size in bytes of every data file that any kept snapshot of any table refers to.
-
-    Raises:
-        CorruptionError: a manifest is missing.
-    """
-    files: dict[str, int] = {}
-    for name, table in pin.tables.items():
-        with readable_metadata(f"table {name!r}"):
-            manifests = {m.manifest_path: m for s in table.metadata.snapshots for m in s.manifests(table.io)}
-            for manifest in manifests.values():
-                for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
-                    files[entry.data_file.file_path] = entry.data_file.file_size_in_bytes
-    return files
-
-
 def verify(store: Store, progress: Progress | None = None) -> VerifyReport:
     """Read everything back. Nothing is changed."""
     progress = progress or Silent()
     pin = store.pin()
-    files = live_files(pin)
+    files = references(pin).data
     progress.start("verify", len(files))
     damaged = []
     with ThreadPoolExecutor(4) as threads:

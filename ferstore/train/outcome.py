@@ -25,6 +25,7 @@ def commit_outcome(
     data: TrainingData,
     outcomes: Sequence[Outcome],
     *,
+    since: Pin,
     state: str,
     counts: Mapping[str, int],
     error: str | None,
@@ -37,6 +38,7 @@ def commit_outcome(
         run: the training.
         data: its items.
         outcomes: of every rank, rank 0 first.
+        since: the state the data was found in.
         state: of the run.
         counts: of the run.
         error: of the run.
@@ -59,7 +61,7 @@ def commit_outcome(
         changes = [Change(table, files) for table, files in written.items()]
         return [*changes, replace_run(store, pin, run, state, counts, error, details)]
 
-    transact(store, plan, run.summary(counts))
+    transact(store, plan, run.summary(counts), since=since)
 
 
 def curve_rows(run_id: str, outcome: Outcome) -> pa.Table:

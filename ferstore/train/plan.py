@@ -34,6 +34,7 @@ class Plan:
         conv4_run: run whose conv4 is read.
         weights_kind: of the extractor.
         snapshots: of every table of features that is read.
+        pin: the state it was made on.
     """
 
     request: TrainRequest
@@ -42,6 +43,7 @@ class Plan:
     conv4_run: str | None
     weights_kind: str | None
     snapshots: Mapping[str, int | None]
+    pin: Pin
 
     def report(self, **figures: Any) -> TrainReport:
         """The account so far, with what else is known."""
@@ -100,7 +102,7 @@ def plan_folds(store: Store, request: TrainRequest) -> list[Plan]:
         snapshots = {layer: pin.snapshots[layer] for layer in own.read_layers}
         width = before.arguments["width"] if before else own.width or WIDTH
         chosen = replace(own, conv4=conv4, extractor=data.extractor_id, width=width)
-        plans.append(Plan(chosen, data, training_set.dataset, conv4, kinds, snapshots))
+        plans.append(Plan(chosen, data, training_set.dataset, conv4, kinds, snapshots, pin))
     return plans
 
 

@@ -143,6 +143,7 @@ def _commit(store: Store, plan: Plan, run: Run, outcomes: list[Outcome], details
         run,
         plan.data,
         outcomes,
+        since=plan.pin,
         state="failed" if diverged else "done",
         counts={"steps": first.steps, **{f"{part}_items": count for part, count in report.items.items()}},
         error=error,

@@ -62,7 +62,7 @@ def outcomes(store: Store, run: Run, table_of: Any) -> list[Outcome]:
 
 def commit(store: Store, run: Run, outcomes: list[Outcome], **other: Any) -> None:
     given = {"state": "done", "counts": {"steps": 2}, "error": None, "details": {"best_step": 2}}
-    commit_outcome(store, run, DATA, outcomes, **{**given, **other})
+    commit_outcome(store, run, DATA, outcomes, since=store.pin(), **{**given, **other})
 
 
 def commits(store: Store) -> dict[str, str]:
