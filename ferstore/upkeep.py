@@ -43,7 +43,8 @@ def show_erase(report: EraseReport, *, dry_run: bool) -> None:
     verb = "would erase" if dry_run else "erased"
     rows = ", ".join(f"{table} {count:,}" for table, count in report.rows.items())
     say(f"{verb} {report.images:,} pictures; rows: {rows or 'none in the newest state'}")
-    say(f"  past states expired: {report.snapshots:,}; files removed: {report.files:,}")
+    files = "at most " if dry_run else ""
+    say(f"  past states expired: {report.snapshots:,}; files removed: {files}{report.files:,}")
     if report.tags:
         say(f"  tags moved to a state without them: {', '.join(report.tags)}")
     if report.training_sets:

@@ -76,6 +76,15 @@ class Pin:
             self.tables, {n: own.get(n) or _newest_until(t, commits, moment) for n, t in self.tables.items()}, at
         )
 
+    def reading(self, snapshots: Mapping[str, int | None]) -> Pin:
+        """This state, but the named tables as of other snapshots; those that are no longer kept stay as they are."""
+        kept = {
+            name: snapshot
+            for name, snapshot in snapshots.items()
+            if snapshot is not None and self.tables[name].metadata.snapshot_by_id(snapshot) is not None
+        }
+        return Pin(self.tables, {**self.snapshots, **kept}, self.at)
+
     def tags(self) -> dict[str, dict[str, int]]:
         """Snapshot of each table, by tag and table."""
         found: dict[str, dict[str, int]] = {}

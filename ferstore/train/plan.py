@@ -68,14 +68,22 @@ class Plan:
         return TrainReport(**{**base, **figures})
 
 
-def plan_folds(store: Store, request: TrainRequest) -> list[Plan]:
+def plan_folds(
+    store: Store, request: TrainRequest, *, began_with: Mapping[str, int | None] | None = None
+) -> list[Plan]:
     """Every fold with its data found and checked, before any is trained.
+
+    Args:
+        store: where features are.
+        request: what to train.
+        began_with: snapshots that a resumed training read. The order of examples follows the files they lie in, and a
+            compaction changes those. Where a snapshot is no longer kept, the newest one is read.
 
     Raises:
         InputError: one of them cannot be trained.
     """
     training_set = open_training_set(store, request.training_set)
-    pin = store.pin()
+    pin = store.pin().reading(began_with or {})
     folds = range(training_set.folds) if request.fold is None else (request.fold,)
     plans = []
     for fold in folds:

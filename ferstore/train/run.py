@@ -71,7 +71,7 @@ def train(
         check_resumable(past, request)
         request = request_of(past.arguments)
     request.check()
-    plans = plan_folds(store, request)
+    plans = plan_folds(store, request, began_with=past.details.get("snapshots") if past else None)
     if dry_run:
         return [plan.report() for plan in plans]
     reports = []

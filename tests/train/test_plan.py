@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from filled import REQUEST, fill
 from train_store import training_row
 
 from ferstore.errors import InputError
+from ferstore.store.compact import compact
 from ferstore.store.pin import Pin
 from ferstore.store.store import Store
+from ferstore.store.vacuum import vacuum
 from ferstore.train.plan import plan_folds
 from ferstore.train.recipe import recipe_of
 from ferstore.train.request import TrainRequest, request_of
@@ -61,3 +65,20 @@ def test_without_a_width_it_is_the_papers(store: Store) -> None:
     [plan] = plan_folds(store, TrainRequest("sub_deep", "parts"))
     assert plan.request.width == plan.report().width == 2048
     assert plan_folds(store, ASKED)[0].report().width is None
+
+
+def test_a_compaction_in_between_does_not_change_the_order_of_examples(tmp_path: Path) -> None:
+    store = noise_store(tmp_path, 20)
+    split(store, SplitRequest("parts", "noise", "random"))  # first: its tag would keep the features for ever
+    for limit in (10, 20):
+        fill(store, replace(REQUEST, limit=limit))
+    [first] = plan_folds(store, ASKED)
+    compact(store)
+    [again] = plan_folds(store, request_of(first.request.arguments()), began_with=first.snapshots)
+    assert again.data.layers[0].files == first.data.layers[0].files
+    assert len(first.data.layers[0].files) == 2
+    assert again.snapshots == first.snapshots
+    vacuum(store, keep=timedelta(0))
+    [newest] = plan_folds(store, request_of(first.request.arguments()), began_with=first.snapshots)
+    assert len(newest.data.layers[0].files) == 1
+    assert sorted(newest.data.item_ids) == sorted(first.data.item_ids)
