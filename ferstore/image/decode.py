@@ -16,6 +16,7 @@ The convention, which is part of an extractor's identity (`PREPROCESSING`):
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import re
 import threading
@@ -89,8 +90,7 @@ def decode(data: bytes, *, at_least: int | None = None) -> Decoded:
             the header, before memory for pixels is taken.
 
     Images of more than `LARGE` pixels are decoded one at a time in a process, so that threads do not add up (the worst
-    seen, a WebP of 90 million pixels, took 1.4 GB); the caller holds the result. C libraries may write to the
-    process's standard error.
+    seen, a WebP of 90 million pixels, took 1.4 GB); the caller holds the result. Nothing is written to standard error.
     """
     with _refusals(), _opened(data) as image:
         return _decoded(image, at_least)
@@ -233,3 +233,11 @@ class _PillowWarnings:
 
 for _module in (Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin):
     vars(_module)["warnings"] = _PillowWarnings()
+# Errors that Pillow logs would be printed by `logging` itself where a program has set up no logging.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+# libtiff prints every remark about a damaged file; the library that Pillow's extension was linked with is asked not to.
+with contextlib.suppress(AttributeError, OSError):
+    _linked = ctypes.CDLL(Image.core.__file__)
+    for _set_handler in (_linked.TIFFSetErrorHandler, _linked.TIFFSetWarningHandler):
+        _set_handler.argtypes, _set_handler.restype = (ctypes.c_void_p,), ctypes.c_void_p
+        _set_handler(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import random
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 
 from ferstore.errors import FerstoreError, FetchError, SourceError
+from ferstore.image import web
 from ferstore.image.archive import Archive, open_archive
 from ferstore.image.location import FileLocation, MemberLocation, RowLocation, parse, redact
 
@@ -25,12 +27,14 @@ MAX_BYTES = 256 * 2**20
 
 _T = TypeVar("_T")
 _RETRIES = 3
+_RETRY_SECONDS = 120.0  # after which an item is not tried again: each try of a slow server may take minutes
 _FIRST_PAUSE_SECONDS = 0.2
 _OPEN_ARCHIVES = 8
 _FER2013_PIXELS = 48 * 48
 _FER2013_LINE_BYTES = 2**16
 _EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
+_REFUSED = (errno.EACCES, errno.EPERM)  # aiohttp wraps the error of a socket in one of its own and keeps the number
 
 
 class Fetcher:
@@ -41,10 +45,19 @@ class Fetcher:
 
     Args:
         max_bytes: the largest item, in bytes, that is read.
+        listed_in: URL of the table or tree that names the items; ``ferstore.image.web`` says what a remote one may
+            not reach. None for items that the user names, or that are in the store.
+
+    Raises:
+        SourceError: the host of ``listed_in`` cannot be found.
     """
 
-    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, max_bytes: int = MAX_BYTES, *, listed_in: str | None = None) -> None:
         self._max_bytes = max_bytes
+        try:
+            self._kinds = web.KINDS if listed_in is None else web.may_list(_outermost(listed_in))
+        except OSError as error:
+            raise SourceError(f"cannot read {redact(listed_in or '')}: {why(error)}") from error
         self._lock = threading.Lock()
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
 
@@ -59,7 +72,7 @@ class Fetcher:
             if isinstance(location, FileLocation):
                 return _with_retries(location.url, lambda: self._read_file(location.url))
             if isinstance(location, RowLocation):
-                return fer2013_pgm(_with_retries(location.table, lambda: _read_range(location)))
+                return fer2013_pgm(_with_retries(location.table, lambda: _read_range(location, self._kinds)))
             return self._read_member(location)
         except Exception as error:
             # Storage drivers raise families of their own (botocore, aiohttp, azure), none of which may end a job.
@@ -82,6 +95,8 @@ class Fetcher:
         self.close()
 
     def _read_file(self, url: str) -> bytes:
+        if web.is_web(url):
+            return web.read(url, self._max_bytes, self._kinds)
         with open_binary(url) as file:
             size = _size(file)
             if size is not None and size > self._max_bytes:
@@ -98,7 +113,7 @@ class Fetcher:
         slot = self._take(location.archive)
         try:
             with slot.lock:
-                return _with_retries(location.archive, lambda: slot.read(location, self._max_bytes))
+                return _with_retries(location.archive, lambda: slot.read(location, self._max_bytes, self._kinds))
         finally:
             self._give_back(slot)
 
@@ -127,12 +142,12 @@ class _Slot:
     archive: Archive | None = None
     broken: SourceError | None = None
 
-    def read(self, location: MemberLocation, max_bytes: int) -> bytes:
+    def read(self, location: MemberLocation, max_bytes: int, kinds: tuple[web.Kind, ...]) -> bytes:
         if self.broken is not None:
             raise self.broken
         try:
             if self.archive is None:
-                self.archive = open_archive(open_binary(location.archive), location.kind)
+                self.archive = open_archive(open_binary(location.archive, kinds), location.kind)
             return self.archive.read(location.member, max_bytes)
         except SourceError as error:
             self.broken = error  # listing a broken archive again, for each of its items, would not mend it
@@ -154,6 +169,8 @@ def filesystem(url: str) -> tuple[Any, str]:
         SourceError: the driver of this protocol is not installed.
     """
     scheme = url.partition("://")[0]
+    if web.is_web(url):
+        return web.filesystem(url), url
     try:
         files = fsspec.filesystem(scheme)
     except ImportError as error:
@@ -163,13 +180,15 @@ def filesystem(url: str) -> tuple[Any, str]:
     return files, files._strip_protocol(url)
 
 
-def open_binary(url: str) -> BinaryIO:
-    """A seekable binary file of a whole file's URL.
+def open_binary(url: str, kinds: tuple[web.Kind, ...] = web.KINDS) -> BinaryIO:
+    """A seekable binary file of a whole file's URL; of the web, at an address of one of these kinds.
 
     Raises:
         FetchError: a local path that is not a regular file.
         Exception: whatever the filesystem raises, mostly OSError.
     """
+    if web.is_web(url):
+        return cast(BinaryIO, web.open_file(url, kinds))
     if not url.startswith("file://"):
         files, path = filesystem(url)
         if url.startswith("memory://"):  # its files are single objects, whose position all readers would share
@@ -222,7 +241,16 @@ def why(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
 
 
-def _read_range(location: RowLocation) -> bytes:
+def _outermost(url: str) -> str:
+    location = parse(url)
+    return (
+        location.archive
+        if isinstance(location, MemberLocation)
+        else location.table if isinstance(location, RowLocation) else location.url
+    )
+
+
+def _read_range(location: RowLocation, kinds: tuple[web.Kind, ...]) -> bytes:
     length = location.end - location.start
     if length > _FER2013_LINE_BYTES:
         raise FetchError(f"a row of fer2013.csv has {length} bytes", allowed=f"at most {_FER2013_LINE_BYTES}")
@@ -230,6 +258,8 @@ def _read_range(location: RowLocation) -> bytes:
         with open_binary(location.table) as file:
             file.seek(location.start)
             return file.read(length)
+    if web.is_web(location.table):
+        return web.read(location.table, length, kinds, span=(location.start, location.end))
     files, path = filesystem(location.table)
     return bytes(files.cat_file(path, start=location.start, end=location.end))
 
@@ -245,11 +275,12 @@ def _size(file: BinaryIO) -> int | None:
 def _with_retries(url: str, act: Callable[[], _T]) -> _T:
     """Tries again after errors that may pass, only on remote filesystems: a local disk says the same thing twice."""
     retries = 0 if url.startswith(("file://", "memory://")) else _RETRIES
+    began = time.monotonic()
     for attempt in range(retries):
         try:
             return act()
         except Exception as error:
-            if not _may_pass(error):
+            if not _may_pass(error) or time.monotonic() - began > _RETRY_SECONDS:
                 raise
             time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 (no secret)
     return act()
@@ -259,4 +290,4 @@ def _may_pass(error: Exception) -> bool:
     status = getattr(error, "status", None)  # aiohttp's answer errors are no OSErrors
     if isinstance(status, int):
         return status == 429 or status >= 500
-    return isinstance(error, OSError) and not isinstance(error, _PERMANENT)
+    return isinstance(error, OSError) and not isinstance(error, _PERMANENT) and error.errno not in _REFUSED

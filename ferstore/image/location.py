@@ -130,6 +130,12 @@ def normalise(url: str) -> str:
     return parse(f"{scheme}://{rest}").url
 
 
+def storage(url: str) -> str:
+    """Which kind of storage a canonical URL's file is in: its protocol, whose other spellings are one."""
+    scheme = _scheme(url.rpartition("::")[2] if _scheme(url) in ("zip", "tar", "fer2013") else url)
+    return {"https": "http", "gcs": "gs", "abfs": "az", "abfss": "az"}.get(scheme, scheme)
+
+
 def member_problem(name: str) -> str:
     """Why a name cannot be a member's: empty when it can. Such a name is never joined to a path, so nothing escapes."""
     if not name or name.endswith("/"):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ferstore.errors import FetchError, SourceError
 from ferstore.image.fetch import Fetcher
-from ferstore.image.location import normalise, redact
+from ferstore.image.location import normalise, redact, storage
 from ferstore.sources.item import Item, Listing, Refused, settle
 from ferstore.sources.tree import IMAGE_SUFFIXES, Tree
 
@@ -63,7 +63,9 @@ def _class_entries(tree: Tree, wrapper: str) -> Iterator[Item]:
 def table_listing(url: str) -> Listing:
     """List a table with the columns ``url`` and ``label``, and optionally ``subject`` and ``split``.
 
-    A relative URL is below the table's folder. ``item_id`` is the URL as written.
+    A relative URL is below the table's folder. ``item_id`` is the URL as written. A table on this machine may list what
+    it likes; one from elsewhere the web (see ``ferstore.image.web``) and its own kind of storage, nothing here: whoever
+    wrote it would else have files of this machine, or of the user's account with another storage, read at their word.
 
     Args:
         url: of a CSV file (UTF-8, with a header) or a Parquet file, at most 256 MiB.
@@ -103,7 +105,15 @@ def _row_entry(table: str, number: int, row: Sequence[str] | str) -> Item | Refu
 
 def _absolute(table: str, written: str) -> str:
     if "://" in written or written.startswith("/"):
-        return normalise(written)
+        url = normalise(written)
+        here, there = storage(table), storage(url)
+        if here not in ("file", "memory") and there not in (here, "http"):
+            raise SourceError(
+                f"a {here} table lists {redact(written)!r}",
+                allowed=f"http and https URLs, {here} URLs, and paths below the table's folder",
+                hint="copy the table to this machine and read it, if you trust it",
+            )
+        return url
     relative = posixpath.normpath(written)
     if relative in ("..", ".") or relative.startswith("../"):
         raise SourceError(f"{written!r} leaves the table's folder", hint="write an absolute URL")

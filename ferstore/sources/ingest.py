@@ -276,7 +276,7 @@ def _read_all(dataset: str, listing: Listing, progress: Progress, log: IO[bytes]
     """Rows for ``images`` and for ``quarantine``, in listing order."""
     rows: list[Row] = []
     errors: list[Row] = []
-    with _Reader(log) as reader:
+    with _Reader(log, listing.url) as reader:
         for entry, found in reader.read(listing.entries):
             if isinstance(found, FerstoreError):
                 errors.append(_error_row(dataset, entry, None, found.problem))
@@ -319,9 +319,9 @@ def _error_row(dataset: str, entry: Item | Refused, image_id: str | None, error:
 class _Reader:
     """Reads and probes items in a few threads, each with a decoding process of its own."""
 
-    def __init__(self, log: IO[bytes] | None) -> None:
+    def __init__(self, log: IO[bytes] | None, listed_in: str) -> None:
         self._log = log
-        self._fetcher = Fetcher()
+        self._fetcher = Fetcher(listed_in=listed_in)
         self._mine = threading.local()
         self._probers: list[Prober] = []
         self._threads = ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1), thread_name_prefix="ingest")

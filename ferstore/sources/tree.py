@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from ferstore.errors import SourceError
 from ferstore.image.archive import SUFFIXES, archive_kind, open_archive
 from ferstore.image.fetch import Fetcher, filesystem, open_binary, why
 from ferstore.image.location import member_problem, normalise, parse, redact
+from ferstore.image.web import is_web
 from ferstore.sources.item import Entry, Expectation, Item, Listing, Refused, settle
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".pgm", ".ppm", ".pnm")
@@ -20,6 +23,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".we
 # What file managers and version control leave behind: `.DS_Store`, `._x`, `.git/x`, `__MACOSX/x`, `Thumbs.db`.
 _HIDDEN = re.compile(r"(?:^|/)(?:\.(?!\.?/)[^/]*|__MACOSX(?=/)|thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
 _LABEL_FILE_BYTES = 64 * 2**20
+_LINKS = 1_000_000  # of a folder on the web
+_PAGES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +179,7 @@ def _is_local(root: str) -> bool:
 def _is_folder(root: str) -> bool:
     if _is_local(root):
         return stat.S_ISDIR(os.stat(root.removeprefix("file://")).st_mode)
-    if root.startswith(("http://", "https://")):  # a web server has pages, whose links are a folder's files
+    if is_web(root):  # a web server has pages, whose links are a folder's files
         return archive_kind(root) is None
     files, path = filesystem(root)
     return bool(files.info(path)["type"] == "directory")
@@ -203,11 +208,30 @@ def _local_files(folder: str) -> tuple[list[str], list[tuple[str, str]]]:
 def _remote_files(root: str) -> tuple[list[str], list[tuple[str, str]]]:
     files, path = filesystem(root)
     prefix = path if path.endswith("/") else path + "/"
-    # A web page also links to what lies elsewhere; object stores list folders as empty keys ending in a slash.
-    found = [name for name in files.find(path) if name.startswith(prefix) and not name.endswith("/")]
+    # Object stores list folders as empty keys ending in a slash.
+    names = _linked(files, prefix) if is_web(root) else files.find(path)
+    found = [name for name in names if name.startswith(prefix) and not name.endswith("/")]
     names = sorted(name.removeprefix(prefix) for name in found)
     refused = [(name, problem) for name in names if (problem := member_problem(name))]
     return [name for name in names if not member_problem(name)], refused
+
+
+def _linked(files: Any, root: str) -> Iterator[str]:
+    """What the pages below a web address link to, below that address too; a page is a link that ends in a slash."""
+    pages, links = [root], {root}
+    for page in pages:  # grows as it goes
+        for link in files.ls(page, detail=False):
+            below = posixpath.normpath(link.removeprefix(root)) + ("/" if link.endswith("/") else "")
+            found = root + below
+            if not link.startswith(root) or below.startswith(("./", "../", "/")) or found in links:
+                continue
+            links.add(found)
+            if len(links) > _LINKS or len(pages) > _PAGES:  # a server can make up pages without end
+                raise SourceError(f"more than {_PAGES} pages or {_LINKS} links are below {redact(root)}")
+            if found.endswith("/"):
+                pages.append(found)
+            else:
+                yield found
 
 
 def _printable(name: str) -> str:
