@@ -39,6 +39,7 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # none starts an
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 65_535
 MAX_JPEG_SCANS = 100  # an encoder writes about ten; each costs a pass over all pixels, for a few bytes of file
+MAX_READS = 200_000  # steps in which a reader takes a file; a PNG of 256 MiB in the usual 8 KiB chunks has 100,000
 LARGE = 16_000_000  # pixels from which images are decoded one at a time
 
 _TRANSPOSE = {
@@ -90,7 +91,7 @@ def decode(data: bytes, *, at_least: int | None = None) -> Decoded:
             the header, before memory for pixels is taken.
 
     Images of more than `LARGE` pixels are decoded one at a time in a process, so that threads do not add up (the worst
-    seen, a WebP of 90 million pixels, took 1.4 GB); the caller holds the result. Nothing is written to standard error.
+    seen, a WebP of 90 million pixels, took 1.6 GB); the caller holds the result. Nothing is written to standard error.
     """
     with _refusals(), _opened(data) as image:
         return _decoded(image, at_least)
@@ -172,7 +173,7 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
     if not data:
         raise DecodeError("the file is empty", hint="check how it was written or copied")
     try:
-        image: Image.Image = Image.open(BytesIO(data), formats=FORMATS)
+        image: Image.Image = Image.open(_Counted(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise DecodeError("not an image of a known format", allowed=", ".join(FORMATS)) from error
     except Image.DecompressionBombError as error:
@@ -192,6 +193,22 @@ def _too_large(size: str) -> DecodeError:
     return DecodeError(
         f"the image has {size}", allowed=f"at most {MAX_PIXELS:,}, and {MAX_SIDE:,} a side", hint="scale it down"
     )
+
+
+class _Counted(BytesIO):
+    """A file that is not read in ever more and smaller steps: chunks, segments, comments of a few bytes each.
+
+    Pillow's readers of headers are Python and keep much of what they pass. Sixteen million empty segments, 64 MiB of
+    JPEG, took them a minute and more, and gigabytes.
+    """
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise DecodeError("the file is in too many small parts", allowed=f"{MAX_READS:,}", hint="save it again")
+        return super().read(size)
 
 
 @contextlib.contextmanager

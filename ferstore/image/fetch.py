@@ -237,7 +237,8 @@ def why(error: BaseException) -> str:
         return "there is no such file"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    text = re.sub(r"\S+://\S+", lambda match: redact(match[0]), " ".join(str(error).split()))
+    # A server may put any length of its own bytes into a message, and the pattern takes the square of it.
+    text = re.sub(r"\S+://\S+", lambda match: redact(match[0]), " ".join(str(error)[:1000].split()))
     return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
 
 
@@ -246,7 +247,9 @@ def _outermost(url: str) -> str:
     return (
         location.archive
         if isinstance(location, MemberLocation)
-        else location.table if isinstance(location, RowLocation) else location.url
+        else location.table
+        if isinstance(location, RowLocation)
+        else location.url
     )
 
 

@@ -39,9 +39,7 @@ SILENCE_SECONDS = 30.0  # a server may say nothing
 ANSWER_BYTES = 300 * 2**20  # of a page of links, or of a part of an archive: some more than the largest item
 
 # Of clouds, where they are not link-local: AWS (IPv6), Alibaba, Azure, Oracle.
-_METADATA = frozenset(
-    map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"))
-)
+_METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")))
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -118,9 +116,7 @@ def open_file(url: str, kinds: tuple[Kind, ...] = KINDS) -> Any:
         raise cause from None
 
 
-def read(
-    url: str, max_bytes: int, kinds: tuple[Kind, ...] = KINDS, *, span: tuple[int, int] | None = None
-) -> bytes:
+def read(url: str, max_bytes: int, kinds: tuple[Kind, ...] = KINDS, *, span: tuple[int, int] | None = None) -> bytes:
     """A whole file, or its bytes ``[start, end)``, by one request.
 
     Raises:

@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal, cast
 
 import pytest
+from bounded import Bounded
 
 Level = Literal["ci", "full", "night"]
 Tally = Callable[[str, int], None]
@@ -28,3 +30,12 @@ def level() -> Level:
 def tally(request: pytest.FixtureRequest) -> Tally:
     """Count something for the suite's summary: ``tally("crash points", 1)``. Counts of one name are summed."""
     return lambda what, count: request.node.user_properties.append(("count", (what, count)))
+
+
+@pytest.fixture
+def bounded(tmp_path: Path) -> Iterator[Bounded]:
+    """A process to decode files in."""
+    with (tmp_path / "stderr").open("w+b") as log:
+        made = Bounded(log)
+        yield made
+        made.close()

@@ -315,6 +315,28 @@ def test_jpeg_with_a_film_behind_it_is_read() -> None:
     assert decode(saved(picture(), "JPEG") + film).width == 40
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        png(8, 8, chunks=chunk(b"prVt", b"") * 110_000),
+        saved(picture(), "JPEG").replace(b"\xff\xd8", b"\xff\xd8" + b"\xff\xe1\0\2" * 70_000, 1),
+        b"P5 " + b"#\n" * 100_000 + b"4 4 255\n" + bytes(16),
+    ],
+    ids=["png", "jpeg", "pgm"],
+)
+def test_a_file_in_countless_small_parts_is_refused(data: bytes) -> None:
+    with pytest.raises(DecodeError, match="too many small parts"):
+        decode(data)
+
+
+def test_nothing_is_printed_about_a_damaged_file(capfd: pytest.CaptureFixture[str]) -> None:
+    data = saved(picture(), "TIFF", compression="tiff_lzw")
+    with pytest.raises(DecodeError):
+        decode(data[:40] + b"\xff" * 100 + data[140:])
+    logging.getLogger("PIL.TiffImagePlugin").error("More samples per pixel than can be decoded")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_large_images_take_turns_and_small_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     held = []
     inner = module._decoded

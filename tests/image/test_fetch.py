@@ -14,7 +14,7 @@ import pytest
 
 from ferstore.errors import FetchError
 from ferstore.image import fetch
-from ferstore.image.fetch import Fetcher, fer2013_pgm
+from ferstore.image.fetch import Fetcher, fer2013_pgm, why
 
 PIXELS = " ".join(str(n % 256) for n in range(2304)).encode()
 ROW = b"0," + PIXELS + b",Training"
@@ -141,9 +141,9 @@ def test_a_broken_archive_is_listed_once(fetcher: Fetcher, tmp_path: Path, monke
     opened: list[str] = []
     original = fetch.open_binary
 
-    def count(url: str) -> Any:
+    def count(url: str, *rest: Any) -> Any:
         opened.append(url)
-        return original(url)
+        return original(url, *rest)
 
     monkeypatch.setattr(fetch, "open_binary", count)
     for _ in range(3):
@@ -226,6 +226,11 @@ def test_errors_that_stay_are_not_tried_again(
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.timeout(20)
+def test_an_error_with_a_servers_megabytes_in_it_is_one_short_line() -> None:
+    assert len(why(ValueError("x" * 10**7))) < 200
+
+
 def test_a_missing_driver_names_the_extra_to_install(fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(scheme: str) -> None:
         raise ImportError("Install s3fs to access S3")
@@ -239,8 +244,8 @@ def test_archives_close_with_the_fetcher(tmp_path: Path, monkeypatch: pytest.Mon
     files: list[Any] = []
     original = fetch.open_binary
 
-    def remember(url: str) -> Any:
-        files.append(original(url))
+    def remember(url: str, *rest: Any) -> Any:
+        files.append(original(url, *rest))
         return files[-1]
 
     monkeypatch.setattr(fetch, "open_binary", remember)

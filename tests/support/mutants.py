@@ -23,7 +23,9 @@ _NUMBERS = (0, 1, 2, 3, 7, 8, 9, 15, 16, 31, 32, 63, 127, 128, 255, 256, 257, 10
 
 def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     stream = io.BytesIO()
-    more = {"append_images": [frame.copy() for frame in options.pop("append_images", ())]} if "save_all" in options else {}
+    more = (
+        {"append_images": [frame.copy() for frame in options.pop("append_images", ())]} if "save_all" in options else {}
+    )
     image.copy().save(stream, kind, **options, **more)  # copies: Pillow leaves settings of one encoder for the next
     return stream.getvalue()
 
@@ -32,10 +34,12 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png_of(width: int, height: int, *, depth: int = 8, colour: int = 2, before: bytes = b"", data: bytes = b"") -> bytes:
+def png_of(
+    width: int, height: int, *, depth: int = 8, colour: int = 2, before: bytes = b"", data: bytes = b""
+) -> bytes:
     """A PNG whose header says anything, with whatever pixels and chunks behind it."""
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-    body = png_chunk(b"IDAT", zlib.compress(data or bytes(1000)))
+    body = png_chunk(b"IDAT", zlib.compress(data or bytes(1000), 1))
     return PNG + header + before + body + png_chunk(b"IEND", b"")
 
 
@@ -92,7 +96,11 @@ def good_files() -> dict[str, bytes]:
     files["predictor.tiff"] = saved(of["RGB"], "TIFF", compression="tiff_lzw", tiffinfo={317: 2, 278: 5})
     files["big.tiff"] = saved(of["RGB"], "TIFF", big_tiff=True)
     files["pages.tiff"] = saved(of["RGB"], "TIFF", save_all=True, append_images=frames)
-    for name, options in {"lossy": {}, "lossless": {"lossless": True}, "exif": {"exif": exif, "icc_profile": icc}}.items():
+    for name, options in {
+        "lossy": {},
+        "lossless": {"lossless": True},
+        "exif": {"exif": exif, "icc_profile": icc},
+    }.items():
         for mode in ("RGB", "RGBA"):
             files[f"{name}-{mode}.webp"] = saved(of[mode], "WEBP", **options)
     files["animated.webp"] = saved(of["RGB"], "WEBP", save_all=True, append_images=frames)

@@ -1,0 +1,93 @@
+"""Bombs and strangers, through the decoder in a bounded process and through ingest: each is refused or a bounded cost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bombs import bombs, heavy_bombs
+from bounded import PEAK, Bounded
+from drawn import noise_files, sql, write
+from mutants import png_of
+
+from ferstore.errors import DecodeError
+from ferstore.image.probe import Prober
+from ferstore.sources import ingest as ingest_module
+from ferstore.sources.ingest import ingest
+from ferstore.store.store import init_store
+from tests.faults.conftest import Level, Tally
+
+PICTURES = {
+    "png whose pixels are a bomb",  # what its header promises is read, and no more
+    "png, exif loop",
+    "png just under the limit, all of it there",
+    "gif of 2,000 frames",
+    "gif of 50,000 frames, each larger than the last",
+    "tiff whose directory follows itself",
+    "tiff, a tag of 2^32 - 1 values",
+    "tiff of 65,535 samples a pixel",
+    "webp of 2,000 frames",
+    "webp of 9,999 x 9,999, all of it there",
+    "jpeg of 9,999 x 9,999 with nothing in it",
+    "jpeg of 16 MiB of comment",
+    "mpo of 2^32 - 1 pictures",
+    "a zip with a picture in front",
+}
+"""All others are refused."""
+
+
+def _is_large(name: str) -> bool:
+    """Whether the file is, or truthfully says that it is, an image of tens of millions of pixels, or tens of MB."""
+    return any(word in name for word in ("9,999", "9,000", "limit", "million"))
+
+
+def test_a_bomb_is_refused_or_costs_no_more_than_a_picture_of_its_size(
+    bounded: Bounded, level: Level, tally: Tally
+) -> None:
+    files = bombs() if level == "ci" else bombs() | heavy_bombs()
+    for name, data in sorted(files.items(), key=lambda file: _is_large(file[0])):
+        found = bounded.decode(data)
+        assert isinstance(found, dict), f"{name}: {found}\n{bounded.printed()}"
+        assert (found["refused"] is None) == (name in PICTURES), (name, found)
+        assert int(str(found["peak"])) < (PEAK if _is_large(name) else 192 << 20), (name, found)
+    assert bounded.printed() == ""
+    tally("hostile files", len(files))
+
+
+def test_ingest_quarantines_every_bomb_with_its_reason_and_keeps_the_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
+) -> None:
+    monkeypatch.setattr(ingest_module, "_READERS", 1)
+    files = {f"class/{number:03}.png": data for number, data in enumerate(bombs().values())}
+    folder = write(tmp_path / "faces", {**files, **noise_files(3)})
+    store = init_store(str(tmp_path / "store"))
+    with (tmp_path / "log").open("wb") as log:
+        report = ingest(store, "folder", str(folder), name="set", log=log)
+    pictures = sum(name in PICTURES for name in bombs())
+    assert (report.listed, report.added) == (len(files) + 3, pictures + 3)
+    held = sql(store, "select item, error from quarantine")
+    assert len(held) == report.quarantined == len(files) - pictures
+    assert all(error and "\n" not in str(error) for _, error in held)
+    assert (tmp_path / "log").read_bytes() == b""
+    tally("hostile files", len(files))
+
+
+def test_a_decoder_that_asks_for_more_than_its_memory_refuses_that_image_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of the child, not that of the header: 81 million pixels of colour do not fit half a gigabyte."""
+    real = subprocess.Popen
+
+    def popen(command: list[str], **options: Any) -> Any:
+        program = "from ferstore.image import probe; probe.MEMORY = 512 << 20; probe._serve()"
+        return real([sys.executable, "-c", program], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    prober = Prober()
+    try:
+        with pytest.raises(DecodeError, match="MemoryError"):
+            prober.probe(png_of(9_000, 9_000))
+        assert prober.probe(next(iter(noise_files(1).values()))).width == 16
+    finally:
+        prober.close()
