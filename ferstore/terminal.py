@@ -110,8 +110,8 @@ def say(text: str) -> None:
 
 
 def tell(text: str) -> None:
-    """A line about the work on stderr."""
-    sys.stderr.write(text + "\n")
+    """A line about the work on stderr. Names of files are in it, and none may move the cursor or make a second line."""
+    sys.stderr.write("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text) + "\n")
 
 
 class _Rate(ProgressColumn):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
+import itertools
 import lzma
 import posixpath
 import stat
@@ -32,9 +34,16 @@ SUFFIXES: dict[str, ContainerKind] = {
 
 # Members passed on the way to another one in a compressed tar, which can only be read forwards.
 _PASSED_BYTES = 128 * 2**20
-# The largest header tarfile is let to read at once: a pax header of gigabytes would otherwise be held in memory.
+# The most tarfile may read for one entry's headers: it holds a pax header or a sparse map of gigabytes in memory.
 _HEADER_BYTES = 2**20
+_GLOBAL_HEADERS = 100  # keywords of pax headers for all members, which tarfile copies for each of them; git writes one
 _BLOCK = 512
+_LOCAL_HEADER_BYTES = 30
+MAX_MEMBERS = 1_000_000  # entries listed; each takes about a kilobyte of memory
+_DIRECTORY_BYTES = 128 * 2**20  # of a zip's central directory, read at once: about a million real entries
+# Pictures shrink by less than this; what shrinks by more, beyond the first megabytes, is made to fill time or memory.
+_RATIO = 200
+_FREE_BYTES = 16 * 2**20
 _T = TypeVar("_T")
 
 _BROKEN = (
@@ -126,13 +135,19 @@ class _Index:
 class _ZipArchive:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._zip = zipfile.ZipFile(file)
+        self._guard = _DirectoryGuard(file)
+        self._zip = zipfile.ZipFile(cast(BinaryIO, self._guard))
+        self._guard.limit = None
+        if len(self._zip.infolist()) > MAX_MEMBERS:
+            raise zipfile.BadZipFile(f"more than {MAX_MEMBERS} entries")
         self._infos: dict[str, zipfile.ZipInfo] = {}
         index = _Index()
+        overlapping = _overlapping(self._zip.infolist())
         for info in self._zip.infolist():
             if not info.is_dir():
+                problem = "it overlaps another entry" if id(info) in overlapping else _zip_problem(info)
                 # zipfile cuts a name at a NUL; the original shows it.
-                name = index.add(info.orig_filename, _zip_problem(info))
+                name = index.add(info.orig_filename, problem)
                 if name is not None:
                     self._infos[name] = info
         self.members = tuple(sorted(index.members))
@@ -162,10 +177,50 @@ def _zip_problem(info: zipfile.ZipInfo) -> str:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         # zipfile inflates the other methods without a bound, so that a small member could fill the memory.
         return f"compression method {info.compress_type}, neither stored nor deflated"
+    if info.file_size > _FREE_BYTES + _RATIO * info.compress_size:
+        return f"it says that it inflates more than {_RATIO} times"
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):
         return "a symbolic link" if kind == stat.S_IFLNK else "not a regular file"
     return ""
+
+
+def _overlapping(infos: list[zipfile.ZipInfo]) -> set[int]:
+    """The ids of entries that reach into the next one: bombs let many members share one compressed stream.
+
+    zipfile looks for this itself only in Python's newest releases.
+    """
+    placed = sorted((info for info in infos if not info.is_dir()), key=lambda info: info.header_offset)
+    return {
+        id(info)
+        for info, following in itertools.pairwise(placed)
+        if info.header_offset + _LOCAL_HEADER_BYTES + info.compress_size > following.header_offset
+    }
+
+
+class _DirectoryGuard:
+    """A file for zipfile that refuses to read a central directory of any size at once."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.limit: int | None = _DIRECTORY_BYTES
+
+    def read(self, size: int = -1) -> bytes:
+        if self.limit is not None and size > self.limit:
+            raise zipfile.BadZipFile(f"a directory of {size} bytes")
+        return self._file.read(size)
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        return self._file.seek(position, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class _TarArchive:
@@ -179,7 +234,7 @@ class _TarArchive:
         self._file = file
         plain = _decompressed(file)
         self._compressed = plain is not file
-        self._guard = _HeaderGuard(plain)
+        self._guard = _HeaderGuard(plain, _FREE_BYTES * 64 + _RATIO * _length(file) if self._compressed else None)
         self._tar = tarfile.TarFile(fileobj=cast(BinaryIO, self._guard))
         self._order: list[tarfile.TarInfo] = []
         index = _Index()
@@ -188,6 +243,11 @@ class _TarArchive:
             if info.size < 0 or self._tar.offset <= position:
                 raise tarfile.ReadError("a header points backwards")
             position = self._tar.offset
+            self._guard.entry_bytes = 0
+            if len(self._tar.members) > MAX_MEMBERS:
+                raise tarfile.ReadError(f"more than {MAX_MEMBERS} entries")
+            if len(self._tar.pax_headers) > _GLOBAL_HEADERS:
+                raise tarfile.ReadError(f"{len(self._tar.pax_headers)} keywords for all members")
             if not info.isdir():
                 name = index.add(info.name, _tar_problem(info))
                 if name is not None:
@@ -250,6 +310,8 @@ def _tar_problem(info: tarfile.TarInfo) -> str:
         return "a symbolic link"
     if info.islnk():
         return "a hard link"
+    if info.issparse():
+        return "a sparse file, whose holes take no space"
     return "" if info.isreg() else "not a regular file"
 
 
@@ -257,18 +319,28 @@ class _HeaderGuard:
     """A readable file for tarfile that refuses headers of unbounded size while the archive is listed.
 
     The decompressors' own complaints are OSErrors without an errno; here they become what they are, a damaged archive.
+
+    Args:
+        file: the tar stream.
+        end: where it must have ended; None where going far costs nothing.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, end: int | None) -> None:
         self._file = file
+        self._end = end
+        self.entry_bytes = 0  # of headers, read for the entry that is listed
         self.limit: int | None = _HEADER_BYTES
 
     def read(self, size: int) -> bytes:
-        if self.limit is not None and not 0 <= size <= self.limit:
-            raise tarfile.ReadError(f"a header of {size} bytes")
+        if self.limit is not None:
+            self.entry_bytes += size
+            if size < 0 or self.entry_bytes > self.limit:
+                raise tarfile.ReadError(f"a header of more than {self.limit} bytes")
         return self._undamaged(self._file.read, size)
 
     def seek(self, position: int) -> int:
+        if self._end is not None and position > self._end:
+            raise tarfile.ReadError(f"it inflates more than {_RATIO} times")
         return self._undamaged(self._file.seek, position)
 
     def _undamaged(self, act: Callable[[int], _T], number: int) -> _T:
@@ -284,6 +356,12 @@ class _HeaderGuard:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _length(file: BinaryIO) -> int:
+    end = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    return end
 
 
 def _decompressed(file: BinaryIO) -> BinaryIO:

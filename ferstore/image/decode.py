@@ -254,7 +254,7 @@ for _module in (Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin):
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 # libtiff prints every remark about a damaged file; the library that Pillow's extension was linked with is asked not to.
 with contextlib.suppress(AttributeError, OSError):
-    _linked = ctypes.CDLL(Image.core.__file__)
+    _linked = ctypes.CDLL(vars(Image)["core"].__file__)
     for _set_handler in (_linked.TIFFSetErrorHandler, _linked.TIFFSetWarningHandler):
         _set_handler.argtypes, _set_handler.restype = (ctypes.c_void_p,), ctypes.c_void_p
         _set_handler(None)

@@ -1,7 +1,8 @@
-"""Bombs and strangers, through the decoder in a bounded process and through ingest: each is refused or a bounded cost."""
+"""Bombs and strangers, through the decoder in a bounded process and through ingest: refused, or a bounded cost."""
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,15 @@ from bombs import bombs, heavy_bombs
 from bounded import PEAK, Bounded
 from drawn import noise_files, sql, write
 from mutants import png_of
+from stub_network import stub_factory
 
 from ferstore.errors import DecodeError
+from ferstore.extract.plan import Shard, WorkItem
+from ferstore.extract.worker import ShardWorker, Target
 from ferstore.image.probe import Prober
 from ferstore.sources import ingest as ingest_module
 from ferstore.sources.ingest import ingest
+from ferstore.store.schema import declared_schemas
 from ferstore.store.store import init_store
 from tests.faults.conftest import Level, Tally
 
@@ -75,19 +80,38 @@ def test_ingest_quarantines_every_bomb_with_its_reason_and_keeps_the_pictures(
     tally("hostile files", len(files))
 
 
+def test_extract_fails_every_bomb_alone_and_computes_the_pictures(tmp_path: Path, tally: Tally) -> None:
+    """In the threads of an actor: what would kill them never came through ingest, whose child decodes the same way."""
+    files = bombs() | noise_files(3)
+    folder = write(tmp_path / "faces", {f"{number}.png": data for number, data in enumerate(files.values())})
+    items = [
+        WorkItem(hashlib.sha256(data).hexdigest(), "identity", (f"file://{folder}/{number}.png",), "set", str(number))
+        for number, data in enumerate(files.values())
+    ]
+    targets = {"pool_3": Target(declared_schemas()["pool_3"], f"file://{tmp_path}/out")}
+    worker = ShardWorker(
+        stub_factory()(), targets, extractor_id="e", run_id="r", batch_size=4, decode_threads=2
+    )  # fmt: skip
+    result = worker.run(Shard(tuple(items), ("pool_3",)))
+    good = [item for item, name in zip(items, files, strict=True) if name in PICTURES or name in noise_files(3)]
+    assert list(result.done) == good
+    assert {failure.item.item_id for failure in result.failures} == {item.item_id for item in set(items) - set(good)}
+    tally("hostile files", len(items))
+
+
 def test_a_decoder_that_asks_for_more_than_its_memory_refuses_that_image_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit of the child, not that of the header: 81 million pixels of colour do not fit half a gigabyte."""
+    """The limit of the child, not that of the header: 98 million pixels of colour do not fit 300 MiB."""
     real = subprocess.Popen
 
     def popen(command: list[str], **options: Any) -> Any:
-        program = "from ferstore.image import probe; probe.MEMORY = 512 << 20; probe._serve()"
+        program = "from ferstore.image import probe; probe.MEMORY = 300 << 20; probe._serve()"
         return real([sys.executable, "-c", program], **options)
 
     monkeypatch.setattr(subprocess, "Popen", popen)
     prober = Prober()
     try:
         with pytest.raises(DecodeError, match="MemoryError"):
-            prober.probe(png_of(9_000, 9_000))
+            prober.probe(png_of(9_900, 9_900))
         assert prober.probe(next(iter(noise_files(1).values()))).width == 16
     finally:
         prober.close()

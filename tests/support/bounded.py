@@ -10,7 +10,9 @@ import threading
 from pathlib import Path
 from typing import IO
 
-SECONDS = 20.0  # an image may take
+SECONDS = (
+    60.0  # an image may take, as in `ferstore.image.probe`; a busy machine takes five times as long as an idle one
+)
 PEAK = 2 << 30  # bytes of resident memory: some more than the bound that `ferstore.image.decode` states
 ROOT = Path(__file__).parents[2]
 
