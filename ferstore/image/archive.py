@@ -238,13 +238,14 @@ class _TarArchive:
         self._tar = tarfile.TarFile(fileobj=cast(BinaryIO, self._guard))
         self._order: list[tarfile.TarInfo] = []
         index = _Index()
-        position = -1
+        position, listed = -1, 0
         while (info := self._tar.next()) is not None:
             if info.size < 0 or self._tar.offset <= position:
                 raise tarfile.ReadError("a header points backwards")
             position = self._tar.offset
             self._guard.entry_bytes = 0
-            if len(self._tar.members) > MAX_MEMBERS:
+            listed += 1
+            if listed > MAX_MEMBERS:
                 raise tarfile.ReadError(f"more than {MAX_MEMBERS} entries")
             if len(self._tar.pax_headers) > _GLOBAL_HEADERS:
                 raise tarfile.ReadError(f"{len(self._tar.pax_headers)} keywords for all members")

@@ -49,6 +49,11 @@ def _is_large(name: str) -> bool:
     return any(word in name for word in ("9,999", "9,000", "limit", "million"))
 
 
+def _some(files: dict[str, bytes], level: Level) -> dict[str, bytes]:
+    """All, or where time is short every fourth: the first test of this file has decoded all of them."""
+    return dict(list(files.items())[:: 4 if level == "ci" else 1])
+
+
 def test_a_bomb_is_refused_or_costs_no_more_than_a_picture_of_its_size(
     bounded: Bounded, level: Level, tally: Tally
 ) -> None:
@@ -63,15 +68,16 @@ def test_a_bomb_is_refused_or_costs_no_more_than_a_picture_of_its_size(
 
 
 def test_ingest_quarantines_every_bomb_with_its_reason_and_keeps_the_pictures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: Level, tally: Tally
 ) -> None:
     monkeypatch.setattr(ingest_module, "_READERS", 1)
-    files = {f"class/{number:03}.png": data for number, data in enumerate(bombs().values())}
+    chosen = _some(bombs(), level)
+    files = {f"class/{number:03}.png": data for number, data in enumerate(chosen.values())}
     folder = write(tmp_path / "faces", {**files, **noise_files(3)})
     store = init_store(str(tmp_path / "store"))
     with (tmp_path / "log").open("wb") as log:
         report = ingest(store, "folder", str(folder), name="set", log=log)
-    pictures = sum(name in PICTURES for name in bombs())
+    pictures = sum(name in PICTURES for name in chosen)
     assert (report.listed, report.added) == (len(files) + 3, pictures + 3)
     held = sql(store, "select item, error from quarantine")
     assert len(held) == report.quarantined == len(files) - pictures
@@ -80,9 +86,9 @@ def test_ingest_quarantines_every_bomb_with_its_reason_and_keeps_the_pictures(
     tally("hostile files", len(files))
 
 
-def test_extract_fails_every_bomb_alone_and_computes_the_pictures(tmp_path: Path, tally: Tally) -> None:
+def test_extract_fails_every_bomb_alone_and_computes_the_pictures(tmp_path: Path, level: Level, tally: Tally) -> None:
     """In the threads of an actor: what would kill them never came through ingest, whose child decodes the same way."""
-    files = bombs() | noise_files(3)
+    files = _some(bombs(), level) | noise_files(3)
     folder = write(tmp_path / "faces", {f"{number}.png": data for number, data in enumerate(files.values())})
     items = [
         WorkItem(hashlib.sha256(data).hexdigest(), "identity", (f"file://{folder}/{number}.png",), "set", str(number))
