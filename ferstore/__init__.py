@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from ferstore.api import FeatureStore as FeatureStore
     from ferstore.api import init as init
     from ferstore.api import open as open  # noqa: A004
+    from ferstore.query.limits import Limits as Limits
     from ferstore.result import Result as Result
 
-__all__ = ["FeatureStore", "Result", "init", "open"]
+__all__ = ["FeatureStore", "Limits", "Result", "init", "open"]
 
 
 def __getattr__(name: str) -> Any:

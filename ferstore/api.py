@@ -24,6 +24,7 @@ from ferstore.figures.source import is_image_id
 from ferstore.progress import Progress
 from ferstore.query import similar
 from ferstore.query.diff import Diff, diff
+from ferstore.query.limits import Limits
 from ferstore.query.session import Session
 from ferstore.result import Result
 from ferstore.store.at_work import abandon
@@ -97,16 +98,25 @@ class FeatureStore:
         names = ("name", "rows", "files", "description")
         return html_table(pa.table({name: [getattr(t, name) for t in filled] for name in names}), title=self.url)
 
-    def sql(self, query: str, *, at: str | None = None) -> Result:
+    def sql(self, query: str, *, at: str | None = None, limits: Limits | None = None) -> Result:
         """Run one read-only query over the newest state, or the one at a tag, snapshot id or time.
+
+        Args:
+            query: one SELECT.
+            at: the state.
+            limits: what it may use of the machine; None for the defaults, which a stranger may be given.
 
         Raises:
             QueryError: see `ferstore.query.session.Session.execute`.
         """
-        return Result(self.session(at), query)
+        return Result(self.session(at, limits=limits), query)
 
-    def session(self, at: str | None = None) -> Session:
-        """Queries over one pinned state, however long they take and whatever is committed meanwhile."""
+    def session(self, at: str | None = None, *, limits: Limits | None = None) -> Session:
+        """Queries over one pinned state, whatever is committed meanwhile, each within its limits."""
+        return Session(self.store, self.store.pin(at), limits or Limits())
+
+    def _own_session(self, at: str | None) -> Session:
+        """For ferstore's own queries, which need no bounds."""
         return Session(self.store, self.store.pin(at))
 
     def ingest(
@@ -246,7 +256,7 @@ class FeatureStore:
         from ferstore.report.make import make_report
 
         return make_report(
-            self.session(at),
+            self._own_session(at),
             _head_of,
             Path(output),
             store=self.url,
@@ -261,13 +271,13 @@ class FeatureStore:
         """Confusion of one training as a matplotlib figure. See `ferstore.report.notebook.confusion_matrix`."""
         from ferstore.report.notebook import confusion_matrix
 
-        return confusion_matrix(self.session(at), run_id, part)
+        return confusion_matrix(self._own_session(at), run_id, part)
 
     def curve(self, run_id: str, *, at: str | None = None) -> Figure:
         """Accuracy and loss of one training as a matplotlib figure. See `ferstore.report.notebook.curve`."""
         from ferstore.report.notebook import curve
 
-        return curve(self.session(at), run_id)
+        return curve(self._own_session(at), run_id)
 
     def neighbour_grid(
         self, image: str, *, k: int = 10, layer: str = "pool_3", extractor_id: str | None = None, at: str | None = None
@@ -276,7 +286,7 @@ class FeatureStore:
         from ferstore.report.notebook import neighbour_grid
 
         found = self.similar(image, k=k, layer=layer, extractor_id=extractor_id, at=at)
-        return neighbour_grid(self.session(at), image if is_image_id(image) else None, image, found)
+        return neighbour_grid(self._own_session(at), image if is_image_id(image) else None, image, found)
 
     def _extractor(self, layer: str, extractor_id: str | None, at: str | None) -> dict[str, Any] | None:
         pin = self.store.pin(at)

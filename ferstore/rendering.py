@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ferstore.errors import InputError, QueryError
-from ferstore.query.statement import one_line
+from ferstore.errors import InputError
+from ferstore.query.limits import Limits
 from ferstore.store.files import local_path, normalise
+from ferstore.store.rows import read_rows
 from ferstore.terminal import (
     Format,
     human_bytes,
@@ -187,9 +189,16 @@ def _span(numbers: Sequence[int]) -> str:
 
 
 def show_query(
-    store: FeatureStore, query: str, *, at: str | None, kind: Format, output: Path | None, as_json: bool
+    store: FeatureStore,
+    query: str,
+    *,
+    at: str | None,
+    kind: Format,
+    output: Path | None,
+    as_json: bool,
+    limits: Limits | None = None,
 ) -> None:
-    """Run a query and print or write its rows. A file is written whole or not at all.
+    """Run a query and print or write its rows. A file is written whole or not at all, and may have any number of rows.
 
     Raises:
         InputError: Parquet without a file, a file that cannot be made, or one inside the store.
@@ -201,7 +210,8 @@ def show_query(
             raise InputError(f"--json with --output {output}", hint="give --format json --output FILE")
     elif kind == "parquet":
         raise InputError("--format parquet without --output", hint="give --output FILE.parquet")
-    session = store.session(at)
+    limits = limits or Limits()
+    session = store.session(at, limits=replace(limits, rows=None) if output else limits)
     with session.execute(query) as cursor:
         names = cursor.columns.names
         if output is not None:
@@ -231,9 +241,9 @@ def _write_rows(cursor: Cursor, kind: Format, output: Path) -> None:
     partial = output.with_name(f".{output.name}.partial")
     try:
         if kind == "parquet":
-            batches = cursor.batches()
-            with pq.ParquetWriter(partial, batches.schema) as writer:
-                for batch in _checked(batches):
+            schema, batches = cursor.stream()
+            with pq.ParquetWriter(partial, schema) as writer:
+                for batch in batches:
                     writer.write_batch(batch)
         else:
             with partial.open("w", encoding="utf-8", newline="") as out:
@@ -241,14 +251,6 @@ def _write_rows(cursor: Cursor, kind: Format, output: Path) -> None:
         partial.replace(output)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _checked(batches: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    """Batches, with the errors of the query that makes them told as such."""
-    try:
-        yield from batches
-    except (pa.ArrowException, OSError) as error:
-        raise QueryError(one_line(error), hint="mend the query") from error
 
 
 def _numeric(columns: Any) -> list[str]:
@@ -264,8 +266,10 @@ def warn_random(store: FeatureStore, at: str | None, tables: Collection[str]) ->
     schemas = store.store.schemas
     if not any(table in _FROM_FEATURES or (table in schemas and schemas[table].feature) for table in tables):
         return
-    found = store.sql("select extractor_id, seed from extractors where weights_kind = 'random'", at=at).rows()
-    for extractor_id, seed in found:
+    random = pc.field("weights_kind") == "random"
+    found = read_rows(store.store, store.store.pin(at), "extractors", ["extractor_id", "seed"], random).to_pylist()
+    for row in found:
+        extractor_id, seed = row["extractor_id"], row["seed"]
         tell(f"note: features of extractor {extractor_id} come from random weights (seed {seed})")
 
 

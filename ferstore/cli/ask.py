@@ -19,12 +19,24 @@ def sql(
     at: At = None,
     format: Annotated[OutputFormat, typer.Option(help="How rows are printed.")] = OutputFormat.table,  # noqa: A002
     output: Annotated[Path | None, typer.Option(help="Write to a file instead of stdout.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds the query may work; 0 for no limit.")] = 60,
+    memory: Annotated[
+        float | None, typer.Option(help="GiB it may hold; half of the machine's and at most 4 otherwise.")
+    ] = None,
+    rows: Annotated[
+        int, typer.Option(help="Rows that may be printed; 0 for no limit. With --output there is none.")
+    ] = 100_000,
     as_json: Json = False,
 ) -> None:
     """Read-only SQL. Example: ferstore sql "select label, count(*) from images group by label" """
+    from ferstore.query.isolated import start_ahead
+    from ferstore.query.limits import Limits
+
+    limits = Limits(seconds=timeout or None, memory=int((memory or 0) * 2**30), rows=rows or None)
+    start_ahead()
     from ferstore import rendering
 
-    rendering.show_query(open_store(), query, at=at, kind=format.value, output=output, as_json=as_json)
+    rendering.show_query(open_store(), query, at=at, kind=format.value, output=output, as_json=as_json, limits=limits)
 
 
 @app.command(rich_help_panel=ASK)

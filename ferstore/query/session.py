@@ -1,4 +1,4 @@
-"""A DuckDB session over one pinned state of the store, which can read that state and nothing else."""
+"""A session over one pinned state of the store, whose queries can read that state and nothing else."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlparse
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 
-from ferstore.errors import CorruptionError, FerstoreError, QueryError
-from ferstore.query.statement import Statement, one_line, parse
+from ferstore.errors import QueryError
+from ferstore.query.engine import Job, TableFiles, start, told
+from ferstore.query.isolated import Remote
+from ferstore.query.limits import Limits
+from ferstore.query.statement import asks_for_tables, words_of
 from ferstore.store.files import filesystem, local_path
 from ferstore.store.pin import Pin
 from ferstore.store.schema import TableSchema, declared_views
@@ -50,11 +53,14 @@ class Session:
     Args:
         store: the store.
         pin: the state to read; what is committed later is not seen.
+        limits: what each query may use, in a process of its own that the system bounds. None is for ferstore's own
+            queries: they run in this process, with what DuckDB takes.
     """
 
-    def __init__(self, store: Store, pin: Pin) -> None:
+    def __init__(self, store: Store, pin: Pin, limits: Limits | None = None) -> None:
         self._store = store
         self._pin = pin
+        self._limits = limits
         self._files: dict[str, list[str]] = {}
 
     @property
@@ -66,28 +72,26 @@ class Session:
         """Run one read-only statement.
 
         Raises:
-            QueryError: it is not one, names what is not there, or fails.
+            QueryError: it is not one, names what is not there, fails, or reaches a limit.
             CorruptionError: a data file of the store is missing or no Parquet file.
         """
-        statement = parse(query)
-        connection = duckdb.connect(config=dict(_SETTINGS))
+        protocol = None if local_path(self._store.url) is not None else urlparse(self._store.url).scheme
+        if self._limits is None or protocol == "memory":  # what only this process's memory holds, no other can read
+            return _Here(self._job(query), filesystem(self._store.url) if protocol else None, self._limits)
+        remote = Remote(self._limits, protocol)  # its imports overlap with the planning of files
         try:
-            self._prepare(connection, statement)
-            return Cursor(connection, connection.sql(statement.text))
-        except duckdb.Error as error:
-            connection.close()
-            raise self._query_error(error) from error
-        except FerstoreError:
-            connection.close()
+            return _Isolated(remote, remote.begin(self._job(query)), self._limits)
+        except BaseException:
+            remote.close()
             raise
 
     def tables_named(self, query: str) -> frozenset[str]:
         """Tables a query can name, through views too."""
-        return frozenset(self._needed(parse(query)) & set(self._store.schemas))
+        return frozenset(self._needed(query) & set(self._store.schemas))
 
-    def _needed(self, statement: Statement) -> set[str]:
+    def _needed(self, query: str) -> set[str]:
         known = {**dict.fromkeys(self._store.schemas, ""), **declared_views()}
-        needed = set(known) if statement.lists_tables else set(statement.words) & set(known)
+        needed = set(known) if asks_for_tables(query) else words_of(query) & set(known)
         frontier = set(needed)
         while frontier:
             words = {word for name in frontier for word in _words(known[name])}
@@ -95,27 +99,25 @@ class Session:
             needed |= frontier
         return needed
 
-    def _prepare(self, connection: duckdb.DuckDBPyConnection, statement: Statement) -> None:
-        connection.execute("set TimeZone = 'UTC'")
-        needed = self._needed(statement)
-        paths: list[str] = []
-        if local_path(self._store.url) is None:
-            connection.register_filesystem(filesystem(self._store.url))
-        for name in sorted(needed & set(self._store.schemas)):
-            files = self._data_files(name)
-            paths += files
-            try:
-                connection.execute(_table_view(self._store.schemas[name], files, statement.columns))
-            except duckdb.Error as error:
-                raise CorruptionError(
-                    f"files of table {name!r} cannot be read: {one_line(error)}", hint="find out which: ferstore verify"
-                ) from error
-        for name, text in _in_order({n: t for n, t in declared_views().items() if n in needed}):
-            connection.execute(f"create view {_quote(name)} as {text}")
-        connection.create_function("tensor", _tensor(self._store.schemas), ["BLOB"], "FLOAT[]", type="arrow")
-        connection.execute(f"set allowed_paths = [{', '.join(map(_literal, self._spellings(paths)))}]")
-        connection.execute("set enable_external_access = false")
-        connection.execute("set lock_configuration = true")
+    def _job(self, query: str) -> Job:
+        schemas = self._store.schemas
+        needed = self._needed(query)
+        tables = [_table_files(schemas[name], self._data_files(name)) for name in sorted(needed & set(schemas))]
+        tensors: dict[str, str] = {}
+        for schema in schemas.values():
+            if schema.feature and schema.tensor:
+                tensors |= {str(schema.feature.values * 2): "<f2", str(schema.feature.values * 4): "<f4"}
+        return Job(
+            query=query,
+            tables=tables,
+            views=list(_in_order({name: text for name, text in declared_views().items() if name in needed})),
+            allowed=self._spellings([file for table in tables for file in table.files]),
+            tensors=tensors,
+            known=sorted({*schemas, *declared_views()}),
+            # The rest of its memory is for values in flight, which DuckDB does not count.
+            memory=self._limits.memory * 4 // 5 if self._limits else None,
+            threads=self._limits.threads if self._limits else None,
+        )
 
     def _spellings(self, paths: Sequence[str]) -> list[str]:
         """Paths, and as their filesystem's listing spells them, which is what DuckDB then opens."""
@@ -133,45 +135,57 @@ class Session:
     def _has(self, table: str) -> bool:
         return table in self._pin.tables
 
-    def _query_error(self, error: duckdb.Error) -> QueryError:
-        if isinstance(error, duckdb.PermissionException):
-            return QueryError("a query can reach nothing but the store's tables", hint="see: ferstore tables")
-        if isinstance(error, duckdb.CatalogException):
-            names = ", ".join(sorted({*self._store.schemas, *declared_views()}))
-            return QueryError(one_line(error).split(" Did you mean")[0], allowed=f"tables and views {names}")
-        return QueryError(one_line(error), hint="mend the query")
-
 
 class Cursor:
     """Rows of one query, fetched as they are asked for. Close it, or use it in a ``with``."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, relation: duckdb.DuckDBPyRelation) -> None:
-        self._connection = connection
-        self._relation = relation
-        self.columns = Columns(tuple(relation.columns), tuple(str(kind) for kind in relation.types))
+    columns: Columns
+    _limits: Limits | None
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
-        """Rows as Python values, a batch at a time."""
-        try:
-            for batch in self.batches():
-                yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise QueryError(one_line(error), hint="mend the query") from error
+        """Rows as Python values, a batch at a time.
 
-    def batches(self, rows: int = 2048) -> pa.RecordBatchReader:
-        """Rows as Arrow record batches."""
-        return self._relation.to_arrow_reader(rows)
+        Raises:
+            QueryError: the query fails, or its result is larger than it may be.
+        """
+        for batch in self.stream()[1]:
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+    def batches(self) -> pa.RecordBatchReader:
+        """Rows as Arrow record batches, without a limit of their number."""
+        raise NotImplementedError
 
     def arrow(self) -> pa.Table:
-        """All rows as one Arrow table."""
+        """All rows as one Arrow table; errors as in `rows`."""
+        schema, batches = self.stream()
+        return pa.Table.from_batches(batches, schema)
+
+    def stream(self) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        """The rows' schema, and batches of them within the limit of rows; errors as in `rows`."""
         try:
-            return self.batches().read_all()
+            reader = self.batches()
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise QueryError(one_line(error), hint="mend the query") from error
+            raise told(error) from error
+        return reader.schema, self._bounded(reader)
+
+    def _bounded(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        most = self._limits.rows if self._limits else None
+        rows = nbytes = 0
+        try:
+            for batch in reader:
+                rows, nbytes = rows + batch.num_rows, nbytes + batch.nbytes
+                if self._limits and most is not None and (rows > most or nbytes > self._limits.memory):
+                    raise QueryError(
+                        f"the result has more than {most:,} rows or {self._limits.memory:,} bytes",
+                        hint="add a limit, write it with --output FILE, or raise --rows or --memory (Limits)",
+                    )
+                yield batch
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise told(error) from error
 
     def close(self) -> None:
         """Release the connection."""
-        self._connection.close()
+        raise NotImplementedError
 
     def __enter__(self) -> Cursor:
         return self
@@ -180,26 +194,35 @@ class Cursor:
         self.close()
 
 
-_SETTINGS: Mapping[str, str | bool] = {
-    "temp_directory": "",  # spill nowhere: a query must not write
-    "allow_community_extensions": False,
-    "autoinstall_known_extensions": False,
-    "autoload_known_extensions": False,
-    "python_enable_replacements": False,
-    "allow_persistent_secrets": False,
-}
+class _Here(Cursor):
+    def __init__(self, job: Job, fs: object | None, limits: Limits | None) -> None:
+        self._limits = limits
+        self._connection, self._relation = start(job, fs)
+        self.columns = Columns(tuple(self._relation.columns), tuple(str(kind) for kind in self._relation.types))
+
+    def batches(self) -> pa.RecordBatchReader:
+        return self._relation.to_arrow_reader(2048)
+
+    def close(self) -> None:
+        self._connection.close()
 
 
-def _table_view(schema: TableSchema, files: Sequence[str], named: frozenset[str]) -> str:
-    """The view of one table. A map column is in it only where the query names it: 2,048 maps are half a gigabyte."""
-    columns = [c for c in schema.columns if c.type != "tensor" or c.name in named]
-    if files:
-        shown = ", ".join(_quote(column.name) for column in columns)
-        rows = f"select {shown} from read_parquet([{', '.join(map(_literal, files))}])"  # noqa: S608  quoted
-    else:
-        nulls = ", ".join(f"null::{_SQL_TYPES[column.type]} as {_quote(column.name)}" for column in columns)
-        rows = f"select {nulls} where false"
-    return f"create view {_quote(schema.name)} as {rows}"
+class _Isolated(Cursor):
+    def __init__(self, remote: Remote, columns: tuple[Sequence[str], Sequence[str]], limits: Limits) -> None:
+        self._limits = limits
+        self._remote = remote
+        self.columns = Columns(tuple(columns[0]), tuple(columns[1]))
+
+    def batches(self) -> pa.RecordBatchReader:
+        return self._remote.reader()
+
+    def close(self) -> None:
+        self._remote.close()
+
+
+def _table_files(schema: TableSchema, files: Sequence[str]) -> TableFiles:
+    columns = [(column.name, _SQL_TYPES[column.type]) for column in schema.columns]
+    return TableFiles(schema.name, columns, [c.name for c in schema.columns if c.type == "tensor"], files)
 
 
 def _in_order(views: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -215,34 +238,3 @@ def _words(text: str) -> set[str]:
     """Words of a view of ours outside its comments."""
     code = re.sub(r"--[^\n]*", " ", text)
     return {word.strip('"').lower() for word in re.sub(r"[(),]", " ", code).split()}
-
-
-def _tensor(schemas: Mapping[str, TableSchema]) -> Any:
-    """``tensor(map)``: stored bytes as a flat list of float, row-major; the dtype follows from the length."""
-    dtypes: dict[int, np.dtype[Any]] = {}
-    for schema in schemas.values():
-        if schema.feature and schema.tensor:
-            dtypes[schema.feature.values * 2] = np.dtype("<f2")
-            dtypes[schema.feature.values * 4] = np.dtype("<f4")
-
-    def tensor(maps: pa.ChunkedArray | pa.Array) -> pa.Array:
-        lists: list[np.ndarray[Any, np.dtype[np.float32]] | None] = []
-        for value in maps:
-            data = value.as_buffer()
-            if data is None:
-                lists.append(None)
-                continue
-            if len(data) not in dtypes:
-                raise ValueError(f"tensor() of {len(data)} bytes: not a stored map")
-            lists.append(np.frombuffer(data, dtypes[len(data)]).astype(np.float32))
-        return pa.array(lists, pa.list_(pa.float32()))
-
-    return tensor
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

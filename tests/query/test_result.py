@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -144,17 +145,33 @@ def test_a_query_that_fails_on_its_way_says_so_in_one_line(store: FeatureStore, 
     assert "\n" not in str(caught.value)
 
 
-def test_reading_closes_the_connection(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[Any] = []
-    connect = duckdb.connect
+def test_reading_ends_the_process_of_the_query(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    popen = subprocess.Popen
 
     def remember(*given: Any, **named: Any) -> Any:
-        opened.append(connect(*given, **named))
-        return opened[-1]
+        started.append(popen(*given, **named))
+        return started[-1]
 
-    monkeypatch.setattr("ferstore.query.session.duckdb.connect", remember)
+    monkeypatch.setattr("ferstore.query.isolated.subprocess.Popen", remember)
     result = store.sql("select 1")
     assert result.rows() == [(1,)]
-    for connection in opened:
-        with pytest.raises(duckdb.ConnectionException, match="closed"):
-            connection.execute("select 1")
+    assert [process.returncode is None for process in started] == [False]
+
+
+def test_a_result_that_nobody_reads_ends_with_its_last_holder(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    popen = subprocess.Popen
+
+    def remember(*given: Any, **named: Any) -> Any:
+        started.append(popen(*given, **named))
+        return started[-1]
+
+    monkeypatch.setattr("ferstore.query.isolated.subprocess.Popen", remember)
+    result = store.sql("from range(1000000000)")
+    assert result.columns.names == ("range",)
+    del result
+    gc.collect()
+    assert [process.returncode is None for process in started] == [False]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -14,6 +15,7 @@ from ferstore.errors import CorruptionError, InputError, QueryError
 from ferstore.extract.plan import WorkItem
 from ferstore.extract.worker import feature_rows
 from ferstore.query.diff import diff
+from ferstore.query.engine import _SETTINGS, lock
 from ferstore.query.session import Session
 from ferstore.query.similar import nearest, stored_vector
 from ferstore.store.commit import Change, transact
@@ -298,4 +300,7 @@ def test_results_come_as_arrow_numpy_and_rows(store: Store, vectors: np.ndarray)
     ],
 )
 def test_the_connection_is_locked_behind_the_parser_too(store: Store, setting: str, value: str) -> None:
-    assert rows(store, f"select current_setting('{setting}')::varchar") == [(value,)]
+    with duckdb.connect(config=dict(_SETTINGS)) as connection:
+        lock(connection, Session(store, store.pin())._job("from images"), frozenset())
+        query = f"select current_setting('{setting}')::varchar"
+        assert connection.execute(query).fetchall() == [(value,)]

@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferstore.errors import QueryError
-from ferstore.query.statement import one_line, parse
+from ferstore.query.statement import asks_for_tables, one_line, parse, words_of
 
 ALLOWED_FUNCTIONS = [
-    "duckdb_columns", "duckdb_functions", "duckdb_settings", "duckdb_tables", "duckdb_types", "duckdb_views",
+    "duckdb_columns", "duckdb_functions", "duckdb_tables", "duckdb_types",
     "generate_series", "json_each", "json_tree", "pragma_table_info", "range", "repeat", "unnest",
 ]  # fmt: skip
 REFUSED_FUNCTIONS = [
     "read_text", "read_blob", "read_csv", "read_csv_auto", "read_json", "read_ndjson", "read_parquet", "parquet_scan",
     "parquet_metadata", "glob", "sniff_csv", "arrow_scan", "arrow_scan_dumb", "pandas_scan", "python_map_function",
     "query", "query_table", "duckdb_secrets", "duckdb_logs", "enable_logging", "which_secret", "force_checkpoint",
-    "checkpoint", "test_all_types",
+    "checkpoint", "test_all_types", "duckdb_settings", "duckdb_views", "duckdb_external_file_cache",
 ]  # fmt: skip
 
 
@@ -211,11 +211,11 @@ def test_describing_a_table_names_all_its_columns() -> None:
     ],
 )
 def test_what_asks_for_the_list_of_tables_is_known(query: str, lists: bool) -> None:
-    assert parse(query).lists_tables is lists
+    assert asks_for_tables(query) is lists
 
 
 def test_quoted_and_capital_names_are_among_its_words() -> None:
-    assert {"pool_3", "images", "émotion"} <= parse('select "Émotion" from "POOL_3", Images').words
+    assert {"pool_3", "images", "émotion"} <= words_of('select "Émotion" from "POOL_3", Images')
 
 
 @settings(deadline=None, max_examples=25)

@@ -1,0 +1,195 @@
+"""The reading end of a query that runs in a process of its own. See `ferstore.query.worker`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from dataclasses import asdict
+from typing import IO, Any
+
+import pyarrow as pa
+
+from ferstore.errors import CorruptionError, FerstoreError, QueryError
+from ferstore.query.engine import Job
+from ferstore.query.limits import Limits
+
+_ERRORS: dict[str, type[FerstoreError]] = {"QueryError": QueryError, "CorruptionError": CorruptionError}
+_CODE = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from ferstore.query.worker import main; main()"
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
+_ahead: list[_Process] = []
+
+
+def start_ahead() -> None:
+    """Start the process of the next query on a local store now, so that its imports overlap with what comes before."""
+    if not _ahead:
+        _ahead.append(_Process(None))
+
+
+class _Process:
+    """A process for one query, which ends when nobody holds this any more."""
+
+    def __init__(self, protocol: str | None) -> None:
+        self.popen = _start(protocol)
+        pipes = self.popen.stdin, self.popen.stdout, self.popen.stderr
+        if pipes[0] is None or pipes[1] is None or pipes[2] is None:
+            raise ValueError("a process without pipes")
+        self.tasks, self.rows, self.said = pipes[0], pipes[1], pipes[2]
+        self.end = weakref.finalize(self, _end, self.popen, [self.tasks, self.rows, self.said])
+
+    @staticmethod
+    def take(protocol: str | None) -> _Process:
+        """The one that was started ahead, else a new one."""
+        while _ahead and protocol is None:
+            if (ready := _ahead.pop()).popen.poll() is None:
+                return ready
+        return _Process(protocol)
+
+
+def _end(popen: subprocess.Popen[bytes], pipes: list[IO[bytes]]) -> None:
+    popen.kill()
+    for pipe in pipes:
+        with contextlib.suppress(BrokenPipeError):
+            pipe.close()
+    popen.wait()
+
+
+def _start(protocol: str | None) -> subprocess.Popen[bytes]:
+    """Only what reaches a store elsewhere needs this process's environment, where its credentials are."""
+    environment = dict(os.environ) if protocol else {name: os.environ[name] for name in _KEPT if name in os.environ}
+    path = json.dumps([os.path.abspath(entry) for entry in sys.path])
+    return subprocess.Popen(  # noqa: S603  this interpreter
+        [sys.executable, "-I", "-c", _CODE, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=os.path.abspath(os.sep) if not protocol else None,
+        env=environment,
+    )
+
+
+class Remote:
+    """A query at work in its own process: its columns, and its rows as they come.
+
+    Args:
+        limits: what it may use.
+        protocol: of the store's URL where it is not local.
+    """
+
+    def __init__(self, limits: Limits, protocol: str | None) -> None:
+        self._limits = limits
+        self._protocol = protocol
+        self._left = limits.seconds
+        self._process = _Process.take(protocol)
+
+    def begin(self, job: Job) -> tuple[list[str], list[str]]:
+        """Send the query; returns its columns' names and types.
+
+        Raises:
+            QueryError: it is refused, fails, or reaches a limit.
+            CorruptionError: a data file of the store is missing or no Parquet file.
+        """
+        task = {"job": asdict(job), "protocol": self._protocol, "memory": self._limits.memory}
+        try:
+            self._process.tasks.write(json.dumps(task).encode() + b"\n")
+            self._process.tasks.flush()
+        except BrokenPipeError:
+            self._check_end()
+        self._pipe = io.BufferedReader(_Pipe(self), 1 << 20)
+        header = self._pipe.readline()
+        if not header.endswith(b"\n"):
+            self._check_end()
+        columns: dict[str, Any] = json.loads(header)
+        return columns["names"], columns["types"]
+
+    def reader(self) -> pa.RecordBatchReader:
+        """The rows, a batch at a time; errors as in `begin`."""
+        try:
+            stream = pa.ipc.open_stream(self._pipe)
+        except (pa.ArrowException, OSError):
+            self._check_end()
+            raise
+        return pa.RecordBatchReader.from_batches(stream.schema, self._batches(stream))
+
+    def _batches(self, stream: pa.RecordBatchReader) -> Any:
+        while True:
+            try:
+                batch = stream.read_next_batch()
+            except StopIteration:  # also where the stream was cut at the border of a batch
+                self._check_end()
+                return
+            except (pa.ArrowException, OSError):  # cut within a batch
+                self._check_end()
+                raise
+            yield batch
+
+    def wait(self) -> None:
+        """Until there is something to read.
+
+        Raises:
+            QueryError: not within the time that is left.
+        """
+        began = time.monotonic()
+        ready, _, _ = select.select([self._process.rows], [], [], self._left)
+        if self._left is not None:
+            self._left = max(0.0, self._left - (time.monotonic() - began))
+        if not ready:
+            self.close()
+            raise QueryError(
+                f"the query was stopped after {self._limits.seconds:g} seconds",
+                hint="ask for less, or give it longer with --timeout SECONDS (Limits(seconds=...))",
+            )
+
+    def read(self, size: int) -> bytes:
+        """Up to so many bytes."""
+        return os.read(self._process.rows.fileno(), size)
+
+    def _check_end(self) -> None:
+        """Raise what ended the process, unless all is well."""
+        said = self._process.said.read()
+        code = self._process.popen.wait()
+        if not code:
+            return
+        try:
+            error = json.loads(said)
+            kind = _ERRORS[error.pop("error")]
+        except (ValueError, KeyError):
+            raise QueryError(
+                f"the query ended its process ({_cause(code)}), most likely for want of memory or by nesting too deep",
+                hint="ask for less, or raise --memory (Limits)",
+            ) from None
+        raise kind(**error)
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        self._process.end()
+
+
+class _Pipe(io.RawIOBase):
+    """What the process writes, waited for no longer than it may take."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._remote.wait()
+        data = self._remote.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _cause(code: int) -> str:
+    try:
+        return signal.Signals(-code).name if code < 0 else f"code {code}"
+    except ValueError:
+        return f"code {code}"
