@@ -103,6 +103,7 @@ def lock(
 ) -> None:
     """Define what the query can name, then close everything else for good."""
     connection.execute("set TimeZone = 'UTC'")
+    connection.execute("set enable_progress_bar = false")  # DuckDB prints one where it takes a program for a prompt
     if filesystem is not None:
         connection.register_filesystem(filesystem)
     for table in job.tables:

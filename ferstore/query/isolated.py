@@ -23,6 +23,7 @@ from ferstore.query.limits import Limits
 
 _ERRORS: dict[str, type[FerstoreError]] = {"QueryError": QueryError, "CorruptionError": CorruptionError}
 _CODE = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from ferstore.query.worker import main; main()"
+_END_SECONDS = 30  # for a process that has said all it had to say
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
 _ahead: list[_Process] = []
 
@@ -153,14 +154,18 @@ class Remote:
 
     def _check_end(self) -> None:
         """Raise what ended the process, unless all is well."""
+        try:
+            code = self._process.popen.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:  # it goes on writing what nobody understands
+            self.close()
+            raise QueryError("the query's process did not end", hint="run it again") from None
         said = self._process.said.read()
-        code = self._process.popen.wait()
         if not code:
             return
         try:
-            error = json.loads(said)
+            error = json.loads(said.splitlines()[-1])
             kind = _ERRORS[error.pop("error")]
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, IndexError):
             raise QueryError(
                 f"the query ended its process ({_cause(code)}), most likely for want of memory or by nesting too deep",
                 hint="ask for less, or raise --memory (Limits)",

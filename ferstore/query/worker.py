@@ -31,6 +31,8 @@ _OWN = 512 << 20  # of libraries, stacks of threads and a batch on its way
 def main() -> None:
     """Serve one query."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the reader, which then ends this process
+    rows = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a library that prints does not print between rows
     line = sys.stdin.buffer.readline()
     if not line:
         os._exit(0)  # started ahead, and not needed
@@ -38,7 +40,7 @@ def main() -> None:
     task = json.loads(line)
     _bound(task["memory"])
     try:
-        _serve(Job.of(task["job"]), task["protocol"])
+        _serve(Job.of(task["job"]), task["protocol"], rows)
     except FerstoreError as error:
         _fail(type(error).__name__, error.problem, error.allowed, error.hint)
     except (duckdb.Error, pa.ArrowException, MemoryError) as error:
@@ -49,7 +51,7 @@ def main() -> None:
     os._exit(0)  # nothing is left to tidy, and threads of a query need not end first
 
 
-def _serve(job: Job, protocol: str | None) -> None:
+def _serve(job: Job, protocol: str | None, rows: int) -> None:
     filesystem = None
     if protocol is not None:
         import fsspec
@@ -57,7 +59,7 @@ def _serve(job: Job, protocol: str | None) -> None:
         filesystem = fsspec.filesystem(protocol)
     _, relation = start(job, filesystem)
     batches = relation.to_arrow_reader(2048)
-    out = os.fdopen(os.dup(1), "wb")
+    out = os.fdopen(rows, "wb")
     header = {"names": list(relation.columns), "types": [str(kind) for kind in relation.types]}
     out.write(json.dumps(header).encode() + b"\n")
     with pa.ipc.new_stream(out, batches.schema) as stream:
@@ -87,5 +89,5 @@ def _end_with_reader() -> None:
 
 def _fail(kind: str, *words: str) -> NoReturn:
     told_of: dict[str, Any] = dict(zip(("problem", "allowed", "hint"), (word[:2000] for word in words), strict=True))
-    os.write(2, json.dumps({"error": kind, **told_of}).encode())
+    os.write(2, b"\n" + json.dumps({"error": kind, **told_of}).encode())
     os._exit(1)
