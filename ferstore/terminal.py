@@ -101,6 +101,9 @@ def print_table(
 
 
 def _short(text: str) -> str:
+    """As much of a cell as is read; what could move a terminal's cursor or turn its text is shown as its code."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 

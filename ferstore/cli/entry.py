@@ -80,6 +80,9 @@ def _run(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _stop)
     logging.basicConfig(level=logging.ERROR, handlers=[logging.NullHandler()])
     given = _hoist(arguments)
+    for word in given:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):  # bytes of the shell that are no text
+            return _fail(BAD_INPUT, f"argument {word!r}; allowed: UTF-8 text; rename what is called so")
     try:
         code: int = app(given, prog_name="ferstore", standalone_mode=False) or DONE
     except _UsageError as error:

@@ -23,6 +23,7 @@ from ferstore.query.limits import Limits
 
 _ERRORS: dict[str, type[FerstoreError]] = {"QueryError": QueryError, "CorruptionError": CorruptionError}
 _CODE = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from ferstore.query.worker import main; main()"
+_START_SECONDS = 120.0  # for its imports, on a machine that is busy
 _END_SECONDS = 30  # for a process that has said all it had to say
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
 _ahead: list[_Process] = []
@@ -87,7 +88,7 @@ class Remote:
     def __init__(self, limits: Limits, protocol: str | None) -> None:
         self._limits = limits
         self._protocol = protocol
-        self._left = limits.seconds
+        self._left: float | None = _START_SECONDS
         self._process = _Process.take(protocol)
 
     def begin(self, job: Job) -> tuple[list[str], list[str]]:
@@ -104,6 +105,8 @@ class Remote:
         except BrokenPipeError:
             self._check_end()
         self._pipe = io.BufferedReader(_Pipe(self), 1 << 20)
+        self._pipe.readline()  # it is ready
+        self._left = self._limits.seconds
         header = self._pipe.readline()
         if not header.endswith(b"\n"):
             self._check_end()

@@ -4,8 +4,8 @@ DuckDB's own limit does not count values in flight (one ``lpad`` can hold gigaby
 only between batches. So the bounds are the system's: this process may not grow beyond its memory, may not write a file
 of a single byte, and is killed by the one that reads its rows when their time is over.
 
-It reads one line of JSON on stdin, and writes one line of JSON, then an Arrow stream, on stdout. What ended it early
-is one line of JSON on stderr.
+It reads one line of JSON on stdin. On stdout it writes an empty line when it is ready, one of JSON, then an Arrow
+stream. What ended it early is one line of JSON on stderr.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the reader, which then ends this process
     rows = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a library that prints does not print between rows
+    os.write(rows, b"\n")  # what it took to start is not the query's time
     line = sys.stdin.buffer.readline()
     if not line:
         os._exit(0)  # started ahead, and not needed

@@ -187,7 +187,7 @@ def default_name(kind: str, url: str) -> str:
 
 
 def _dataset_name(name: str) -> str:
-    if not name.strip() or len(name) > 200 or any(ord(letter) < 32 for letter in name):
+    if not name.strip() or len(name) > 200 or not name.isprintable():  # nor half a surrogate or a turned direction
         raise InputError(f"data set name {name!r}", allowed="1 to 200 printable characters", hint="give --name")
     return name
 

@@ -30,9 +30,10 @@ def create_tag(store: Store, name: str, at: str | None = None) -> dict[str, int]
         InputError: an impossible name, one that is taken, or nothing to tag.
         ConflictError: other writers kept getting there first.
     """
-    if not _NAME.fullmatch(name) or name == "main":
+    if not _NAME.fullmatch(name) or not name.isprintable() or name == "main":
         raise InputError(
-            f"tag name {name!r}", allowed="1 to 100 characters with a letter, without quotes, slashes or 'main'"
+            f"tag name {name!r}",
+            allowed="1 to 100 printable characters with a letter, without quotes, slashes or 'main'",
         )
     for _ in range(_ATTEMPTS):
         pin = store.pin()
