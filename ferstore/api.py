@@ -139,13 +139,14 @@ class FeatureStore:
         request: ExtractRequest,
         *,
         address: str | None = None,
+        insecure: bool = False,
         dry_run: bool = False,
         progress: Progress | None = None,
     ) -> ExtractReport:
         """Compute what is missing. See `ferstore.extract.run.extract`."""
         from ferstore.extract.run import extract
 
-        return extract(self.store, request, address=address, dry_run=dry_run, progress=progress)
+        return extract(self.store, request, address=address, insecure=insecure, dry_run=dry_run, progress=progress)
 
     def split(self, request: SplitRequest, *, dry_run: bool = False) -> SplitReport:
         """Freeze a training set. See `ferstore.train.training_set.split`."""
@@ -165,13 +166,22 @@ class FeatureStore:
         *,
         resume: str | None = None,
         address: str | None = None,
+        insecure: bool = False,
         dry_run: bool = False,
         progress: Progress | None = None,
     ) -> list[TrainReport]:
         """Fit a head on a training set, fold by fold. See `ferstore.train.run.train`."""
         from ferstore.train.run import train
 
-        return train(self.store, request, resume=resume, address=address, dry_run=dry_run, progress=progress)
+        return train(
+            self.store,
+            request,
+            resume=resume,
+            address=address,
+            insecure=insecure,
+            dry_run=dry_run,
+            progress=progress,
+        )
 
     def predict(self, run_id: str, urls: Sequence[str]) -> list[Prediction]:
         """Classify image files with a trained run, through the extractor its features came from.

@@ -1,4 +1,10 @@
-"""Reaching Ray: a cluster that runs, or one on this machine for the length of a command."""
+"""Reaching Ray: a cluster that runs, or one on this machine for the length of a command.
+
+What crosses to workers and back is pickled by Ray, and both ends are ferstore: classes and functions of its own,
+weights as NumPy arrays, and of the user's data only names (URLs, digests, file names) and numbers. Bytes of images,
+listings and weights files are read where they are used, by parsers that run no code. Whoever could put a pickle of his
+own in between could run any code as it is, which is why `ferstore.cluster_access` looks who else may reach the cluster.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +12,11 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
+from ferstore.cluster_access import let_in, on_loopback, own_token
 from ferstore.errors import FerstoreError
 
 _OBJECT_STORE = 512 << 20  # bytes; it holds the weights once, never features
@@ -39,15 +46,24 @@ class Resources:
 
 
 @contextmanager
-def cluster(address: str | None, *, cpus: int | None = None) -> Iterator[Resources]:
+def cluster(
+    address: str | None,
+    *,
+    cpus: int | None = None,
+    insecure: bool = False,
+    warn: Callable[[str], None] | None = None,
+) -> Iterator[Resources]:
     """Connect to Ray, and take down what was started here.
 
     Args:
         address: an existing cluster (``auto``, ``host:port``, ``ray://host:port``); None uses the one this process is
-            in (a submitted job), else starts one on this machine.
+            in (a submitted job), else starts one on this machine, as ``local`` does.
         cpus: logical CPUs of a cluster started here; None is the machine's.
+        insecure: use a cluster that answers without a token, though others may reach it.
+        warn: told of that.
 
     Raises:
+        InputError: the cluster lets everybody in, or us not.
         FerstoreError: it cannot be reached or started.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # never a word home, unless the user turns it on
@@ -55,35 +71,39 @@ def cluster(address: str | None, *, cpus: int | None = None) -> Iterator[Resourc
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)  # its remarks about itself are not the user's result
-    address = address or os.environ.get("RAY_ADDRESS")
-    ours = not ray.is_initialized()
-    if ours:
-        options = {} if address else {"num_cpus": cpus, "object_store_memory": _OBJECT_STORE}
-        terminate = signal.getsignal(signal.SIGTERM)
-        _keep_off_stdout()
-        try:
-            ray.init(
-                address=address or "local",
-                include_dashboard=None if address else False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                configure_logging=False,
-                **options,
-            )
-        except Exception as error:
-            raise FerstoreError(
-                f"cannot {'reach the Ray cluster at ' + address if address else 'start Ray here'}: {error}",
-                hint="check --address, or leave it out to use this machine",
-            ) from error
-        if callable(terminate) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, terminate)  # Ray puts its own there, which exits without saving anything
-    try:
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    with ExitStack() as stack:
+        if not ray.is_initialized():
+            if address == "local":
+                stack.enter_context(own_token())
+            elif (warning := stack.enter_context(let_in(address, insecure=insecure))) and warn:
+                warn(f"warning: {warning}")
+            stack.callback(ray.shutdown)
+            _connect(address, cpus)
         alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         nodes = tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive)
         yield Resources(nodes, int(sum(node.get("memory", 0) for node in alive)))
-    finally:
-        if ours:
-            ray.shutdown()
+
+
+def _connect(address: str, cpus: int | None) -> None:
+    import ray
+
+    local = address == "local"
+    terminate = signal.getsignal(signal.SIGTERM)
+    _keep_off_stdout()
+    options = {"num_cpus": cpus, "object_store_memory": _OBJECT_STORE, "include_dashboard": False} if local else {}
+    try:
+        with on_loopback() if local else nullcontext():
+            ray.init(
+                address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **options
+            )
+    except Exception as error:
+        raise FerstoreError(
+            f"cannot {'start Ray here' if local else 'reach the Ray cluster at ' + address}: {error}",
+            hint="check --address, or leave it out to use this machine",
+        ) from error
+    if callable(terminate) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)  # Ray puts its own there, which exits without saving anything
 
 
 def _keep_off_stdout() -> None:

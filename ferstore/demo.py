@@ -62,12 +62,13 @@ _TABLE_2 = (
 _NOTICE = "Drawn faces: this shows how ferstore works; its features and its accuracy say nothing about people."
 
 
-def run_demo(output: Path, *, address: str | None, progress: Progress) -> None:
+def run_demo(output: Path, *, address: str | None, insecure: bool = False, progress: Progress) -> None:
     """Draw, ingest, extract, ask, train, report; doing it again continues or repeats without harm.
 
     Args:
         output: a folder that is new, or an earlier demo's.
         address: Ray cluster; None is this machine.
+        insecure: use a cluster that answers without a token.
         progress: told of every stage.
 
     Raises:
@@ -80,7 +81,7 @@ def run_demo(output: Path, *, address: str | None, progress: Progress) -> None:
     store = api.init(url)
     for kind in _WRITERS:
         rendering.show_ingest(store.ingest(kind, str(faces / kind), progress=progress), dry_run=False)
-    with cluster(address):  # one for all that follows
+    with cluster(address, insecure=insecure, warn=progress.note):  # one for all that follows
         random = _extract(store, address, progress)
         for question, query in _QUERIES:
             _ask(store, question, query)

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from ferstore.cli.options import DONE, SOME_QUARANTINED, DryRun, Json, Maps, Precision, actor_count, names
+from ferstore.cli.options import (
+    DONE,
+    SOME_QUARANTINED,
+    Address,
+    DryRun,
+    Insecure,
+    Json,
+    Maps,
+    Precision,
+    actor_count,
+    names,
+)
 from ferstore.cli.root import FILL, app
 from ferstore.cli.session import Globals, decoder_log, open_store
 
@@ -66,7 +77,8 @@ def extract(
     views: Annotated[str, typer.Option(help="identity, hflip (mirrored), or both with a comma.")] = "identity",
     limit: Annotated[int | None, typer.Option(help="Compute at most so many image views.")] = None,
     retry_quarantined: Annotated[bool, typer.Option("--retry-quarantined", help="Try failed images again.")] = False,
-    address: Annotated[str | None, typer.Option(help="Ray cluster; this machine otherwise.")] = None,
+    address: Address = None,
+    insecure_cluster: Insecure = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -91,7 +103,7 @@ def extract(
     request.check()
     store = open_store()
     with terminal.TerminalProgress() as progress:
-        report = store.extract(request, address=address, dry_run=dry_run, progress=progress)
+        report = store.extract(request, address=address, insecure=insecure_cluster, dry_run=dry_run, progress=progress)
     if as_json:
         terminal.print_json({**terminal.jsonable(report), "extractor_id": report.extractor.extractor_id})
     else:
@@ -102,11 +114,12 @@ def extract(
 @app.command(rich_help_panel=FILL)
 def demo(
     output: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("ferstore-demo"),
-    address: Annotated[str | None, typer.Option(help="Ray cluster; this machine otherwise.")] = None,
+    address: Address = None,
+    insecure_cluster: Insecure = False,
 ) -> None:
     """All of it on drawn faces, in minutes. Example: ferstore demo"""
     from ferstore import terminal
     from ferstore.demo import run_demo
 
     with terminal.TerminalProgress() as progress:
-        run_demo(output, address=address, progress=progress)
+        run_demo(output, address=address, insecure=insecure_cluster, progress=progress)

@@ -10,8 +10,10 @@ from ferstore.cli.options import (
     DONE,
     FAILED,
     SOME_QUARANTINED,
+    Address,
     DryRun,
     Experiment,
+    Insecure,
     Json,
     Labels,
     Leaks,
@@ -75,7 +77,8 @@ def train(
     precision: Annotated[TrainPrecision, typer.Option(help="Arithmetic of the head.")] = TrainPrecision.float32,
     checkpoint_seconds: Annotated[float, typer.Option(help="Least time between checkpoints.")] = 30.0,
     resume: Annotated[str | None, typer.Option(help="Continue a run, with its own settings.")] = None,
-    address: Annotated[str | None, typer.Option(help="Ray cluster; this machine otherwise.")] = None,
+    address: Address = None,
+    insecure_cluster: Insecure = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -105,7 +108,14 @@ def train(
     store = open_store()
     with terminal.TerminalProgress() as progress:
         try:
-            reports = store.train(request, resume=resume, address=address, dry_run=dry_run, progress=progress)
+            reports = store.train(
+                request,
+                resume=resume,
+                address=address,
+                insecure=insecure_cluster,
+                dry_run=dry_run,
+                progress=progress,
+            )
         except KeyboardInterrupt as error:
             raise StoppedError("stopped", hint=" ".join(getattr(error, "__notes__", ["nothing was begun"]))) from error
     if as_json:

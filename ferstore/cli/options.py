@@ -99,6 +99,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")]
 At = Annotated[str | None, typer.Option("--at", help="A tag, snapshot id or ISO time; the newest state otherwise.")]
 
+Address = Annotated[str | None, typer.Option(help="Ray cluster; this machine otherwise.")]
+Insecure = Annotated[
+    bool, typer.Option("--insecure-cluster", help="Use a cluster that lets in whoever reaches it, without a token.")
+]
+
 
 def names(text: str) -> tuple[str, ...]:
     """The parts of a value with commas."""

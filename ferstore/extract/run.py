@@ -51,6 +51,7 @@ def extract(
     request: ExtractRequest,
     *,
     address: str | None = None,
+    insecure: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
     network: NetworkFactory | None = None,
@@ -62,6 +63,7 @@ def extract(
         store: where images are listed and features go.
         request: what to compute.
         address: Ray cluster; None is this machine.
+        insecure: use a cluster that answers without a token, though others may reach it.
         dry_run: plan only; start nothing, write nothing.
         progress: told of every shard.
         network: another network than Inception v3.
@@ -81,7 +83,7 @@ def extract(
         size = job.shard_size(request.actors or 1)
         return job.report(shards=len(job.plan.places(size)), actors=request.actors or 0)
     weights = job.weights.load() if network is None else None
-    with cluster(address, cpus=cpus) as resources:
+    with cluster(address, cpus=cpus, insecure=insecure, warn=progress.note) as resources:
         return _compute(job, resources, network, weights, progress)
 
 

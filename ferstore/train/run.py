@@ -40,6 +40,7 @@ def train(
     *,
     resume: str | None = None,
     address: str | None = None,
+    insecure: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
     cpus: int | None = None,
@@ -51,6 +52,7 @@ def train(
         request: what to train.
         resume: a run to continue; all its settings are taken from it. Experiment and training set must agree.
         address: Ray cluster; None is this machine.
+        insecure: use a cluster that answers without a token, though others may reach it.
         dry_run: check and plan only.
         progress: told of every update.
         cpus: logical CPUs of a cluster started here.
@@ -75,7 +77,7 @@ def train(
     if dry_run:
         return [plan.report() for plan in plans]
     reports = []
-    with cluster(address, cpus=cpus) as resources:
+    with cluster(address, cpus=cpus, insecure=insecure, warn=progress.note) as resources:
         worker_cpus = cpus_of_worker(request, resources)
         for plan in plans:
             try:
