@@ -106,6 +106,18 @@ def _connect(address: str, cpus: int | None) -> None:
         signal.signal(signal.SIGTERM, terminate)  # Ray puts its own there, which exits without saving anything
 
 
+def died() -> bool:
+    """Whether the cluster that was started here has lost a process it cannot do without.
+
+    Ray would end this process without a word when its raylet is gone, and a minute after its control service is.
+    """
+    from ray._private import worker
+
+    node = worker._global_node
+    lost = {kind for kind, _ in node.dead_processes()} if node is not None else set()
+    return bool(lost & {"raylet", "gcs_server"})
+
+
 def _keep_off_stdout() -> None:
     """Ray prints the raylet's remarks on dead workers to standard output, whatever ``log_to_driver`` says (2.60)."""
     from ray._private import worker

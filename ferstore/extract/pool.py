@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
+from ferstore.cluster import died
 from ferstore.errors import ExtractError, FerstoreError
 from ferstore.extract.decide import Decision, Quarantine, Requeue, Stop, after_death, after_failure, deaths_to_stop
 from ferstore.extract.plan import Shard
@@ -22,6 +24,8 @@ IN_FLIGHT = 2
 """Shards an actor holds: one in the network while the next decodes."""
 BUILDS_TO_STOP = 3
 """Actors that die in a row as they are built, after which it is no accident."""
+PATIENCE = 600.0
+"""Seconds without a single actor built, after which no machine is expected to come for one."""
 
 
 class Worker(Protocol):
@@ -105,6 +109,7 @@ class Pool:
         self._deaths = 0
         self._stillbirths = 0
         self._suspects: list[Failure] = []
+        self._last_built = time.monotonic()
         self._actors: list[_Actor] = []
 
     def run(self, shards: Iterator[Shard]) -> Iterator[ShardResult]:
@@ -156,6 +161,15 @@ class Pool:
         waiting = {reference: actor for actor in self._actors for reference in actor.in_flight}
         waiting |= {actor.ready: actor for actor in self._actors if actor.node is None}
         finished, _ = ray.wait(list(waiting), num_returns=1, timeout=1.0)
+        if died():
+            raise ExtractError("Ray was killed on this machine", hint="run the same command again, it continues")
+        if any(actor.node is not None for actor in self._actors):
+            self._last_built = time.monotonic()
+        elif not finished and time.monotonic() - self._last_built > PATIENCE:
+            raise ExtractError(
+                f"no actor could be started for {PATIENCE:g} s: the cluster lost the machines that had room for one",
+                hint="run the same command again when they are back, it continues",
+            )
         for reference in finished:
             actor = waiting[reference]
             try:
@@ -189,6 +203,11 @@ class Pool:
         if isinstance(error, RayActorError) and error.actor_init_failed:
             raise ExtractError(f"an actor cannot be built: {_reason(error)}", hint="it would fail again") from error
         log.warning("an actor died with %d shards in it: %s", len(actor.in_flight), str(error).splitlines()[0])
+        if isinstance(error, OutOfMemoryError) and self._size > 1:
+            # Ray ends any of them when a machine runs out of memory, so none is to blame; fewer need less.
+            self._size -= 1
+            log.warning("the machine ran out of memory: %d actors from now on", self._size)
+            return tuple(Requeue(shard) for shard in actor.in_flight.values())
         if actor.node is None:
             self._stillbirths += 1
             if self._stillbirths >= BUILDS_TO_STOP:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ferstore.cluster import cluster
+from ferstore.cluster import cluster, died
 from ferstore.errors import FerstoreError, TrainError
 from ferstore.progress import Progress, Silent
 from ferstore.stderr import without_remarks
@@ -220,6 +220,8 @@ def _fit(
         shown = Shown(progress, plan)
         while thread.is_alive():
             thread.join(_POLL)
+            if died():
+                raise TrainError("Ray was killed on this machine", hint=f"continue: {resume_command(plan, run)}")
             points, error = ray.get(board.news.remote())
             shown.show(points)
             if error is not None:

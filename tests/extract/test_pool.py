@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import OutOfMemoryError
 
 from ferstore.cluster import Resources, cluster
 from ferstore.errors import ExtractError, WeightsError
 from ferstore.extract import decide
+from ferstore.extract import pool as pool_module
 from ferstore.extract.plan import Shard, WorkItem
 from ferstore.extract.pool import Pool, Worker
 from ferstore.extract.worker import ShardResult
@@ -252,3 +254,38 @@ def test_a_cluster_says_what_each_machine_has_and_leaves_sigterm_to_the_program(
     assert (resources.nodes, resources.cpus, resources.gpus) == (((4.0, 0.0),), 4.0, 0.0)
     assert resources.memory > 0
     assert signal.getsignal(signal.SIGTERM) is stop  # Ray's own would end the run without saving anything
+
+
+def test_without_room_for_any_actor_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "PATIENCE", 1.0)
+    nowhere = Pool(scripted(lambda shard: None), None, actors=1, cpus=1, gpus=1, largest_shard=4)
+    with pytest.raises(ExtractError, match=r"no actor could be started for 1 s: .*run the same command again"):
+        list(nowhere.run(iter(shards(4))))
+
+
+def test_it_ends_when_ray_was_killed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "died", lambda: True)
+    with pytest.raises(ExtractError, match="Ray was killed on this machine; run the same command again"):
+        list(pool(scripted(lambda shard: None)).run(iter(shards(4))))
+
+
+def test_what_is_ended_for_want_of_memory_is_not_blamed_while_others_took_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool_module.ray, "kill", lambda handle: None)
+    monkeypatch.setattr(pool_module.ray, "nodes", lambda: [{"NodeID": "n", "Alive": True}])
+    tried = pool(scripted(lambda shard: None), actors=3)
+    [single] = shards(1)
+
+    def bury() -> tuple[decide.Decision, ...]:
+        actor = pool_module._Actor(None, None, node="n", in_flight={"r": single})
+        tried._actors.append(actor)
+        return tried._bury(actor, OutOfMemoryError("memory"))
+
+    assert bury() == (decide.Requeue(single),)
+    assert bury() == (decide.Requeue(single),)
+    assert tried._size == 1
+    [alone] = bury()  # it was by itself
+    assert isinstance(alone, decide.Requeue)
+    assert (alone.shard.alone, alone.shard.kills) == (True, 1)
+    assert tried._size == 1

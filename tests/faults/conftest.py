@@ -27,6 +27,13 @@ def level() -> Level:
 
 
 @pytest.fixture
+def full(level: Level) -> None:
+    """For a test that a run of all tests has no time for."""
+    if level == "ci":
+        pytest.skip("takes long: FERSTORE_FAULTS=full has it")
+
+
+@pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Tally:
     """Count something for the suite's summary: ``tally("crash points", 1)``. Counts of one name are summed."""
     return lambda what, count: request.node.user_properties.append(("count", (what, count)))

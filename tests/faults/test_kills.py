@@ -1,6 +1,6 @@
 """Whatever is killed, and whenever: every image once in every layer, and no commit is ever seen in part.
 
-``FERSTORE_KILLS`` sets how many processes are killed, ``FERSTORE_KILLS_SEED`` which and when.
+``FERSTORE_KILLS`` sets how many processes of extracts are killed, ``FERSTORE_KILLS_SEED`` which and when.
 """
 
 from __future__ import annotations
@@ -14,109 +14,28 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from drawn import noise_files, noise_store, sql, write
+from extract_driver import Driver, Key, check_whole, committed, marked, signal_all, until
+from filled import fill
 
 from ferstore.sources.ingest import ingest
 from ferstore.store.doctor import doctor
-from ferstore.store.rows import read_rows
-from ferstore.store.store import Store
-from ferstore.store.verify import verify
+from ferstore.store.store import Store, init_store
+from ferstore.train.split_plan import SplitRequest
+from ferstore.train.training_set import split
 
-KILLS = int(os.environ.get("FERSTORE_KILLS", "4"))
 SEED = int(os.environ.get("FERSTORE_KILLS_SEED", "1"))
-SUPPORT = Path(__file__).parents[1] / "support"
+Tally = Callable[[str, int], None]
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.timeout(120 + 40 * KILLS),
+    pytest.mark.timeout(3000),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc"),
 ]
-
-Key = tuple[str, str, str]
-
-
-class Driver:
-    """One process that extracts, with the processes of its Ray cluster, which inherit its environment."""
-
-    def __init__(self, store: Store, pause: float) -> None:
-        self.mark = f"FERSTORE_TEST={uuid.uuid4().hex}"
-        name, value = self.mark.split("=")
-        paths = [str(SUPPORT), str(SUPPORT.parents[1])]
-        self.process = subprocess.Popen(
-            [sys.executable, str(SUPPORT / "stub_extract.py"), store.url, str(pause)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), name: value},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def family(self) -> dict[int, str]:
-        """Command line of every process that this one started, and of itself."""
-        found = {}
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdecimal() and folder.name != str(os.getpid()):
-                try:
-                    if self.mark.encode() in (folder / "environ").read_bytes():
-                        found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                except (OSError, UnicodeDecodeError):
-                    continue  # it ended, or is not ours
-        return found
-
-    def pids(self, kind: str) -> list[int]:
-        if kind == "driver":
-            return [self.process.pid]
-        words = {"actor": "ray::_Host", "raylet": "/raylet/raylet"}
-        return [pid for pid, line in self.family().items() if words[kind] in line.split(" -")[0]]
-
-    def started(self) -> bool:
-        """Wait until shards are handed out; False if it ended before."""
-        assert self.process.stdout is not None
-        return self.process.stdout.readline() == "started\n"
-
-    def finish(self) -> dict[str, int]:
-        """Wait for the end, which must be a good one, and return the account."""
-        out, err = self.process.communicate(timeout=100)
-        assert self.process.returncode == 0, err
-        report: dict[str, int] = json.loads(out.splitlines()[-1])
-        return report
-
-    def end(self) -> None:
-        """Leave no process behind."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
-        for pid in self.family():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-
-
-def committed(store: Store) -> set[Key]:
-    """Keys of one pin, which must be the same in both layers and each there once."""
-    pin = store.pin()
-    layers = {}
-    for layer in ("pool_3", "mixed_10"):
-        rows = read_rows(store, pin, layer, ["image_id", "extractor_id", "view"]).to_pylist()
-        layers[layer] = [(row["image_id"], row["extractor_id"], row["view"]) for row in rows]
-        assert len(set(layers[layer])) == len(layers[layer]), f"a row twice in {layer}"
-    assert set(layers["pool_3"]) == set(layers["mixed_10"]), "a commit seen in part"
-    return set(layers["pool_3"])
-
-
-def check_whole(store: Store, images: int) -> None:
-    assert len(committed(store)) == images
-    query = "select count(*), count(distinct image_id) from {} semi join images using (image_id)"
-    for layer in ("pool_3", "mixed_10"):
-        assert sql(store, query.format(layer)) == [(images, images)]
-    report = verify(store)
-    assert report.sound
-    assert report.rows["pool_3"] == report.rows["mixed_10"] == images
-    assert [finding for finding in doctor(store) if finding.state == "fail"] == []
 
 
 @pytest.fixture
@@ -128,15 +47,16 @@ def drivers() -> Iterator[list[Driver]]:
 
 
 def test_kills_at_any_moment_lose_nothing_committed_and_repeat_nothing(
-    tmp_path: Path, drivers: list[Driver], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, drivers: list[Driver], level: str, tally: Tally, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    kills = int(os.environ.get("FERSTORE_KILLS") or {"ci": 4, "full": 10, "night": 80}[level])
     print(f"seed {SEED}")  # shown when this fails
     chance = random.Random(SEED)
     images = 300
     store = noise_store(tmp_path, images)
     killed: Counter[str] = Counter()
     before: set[Key] = set()
-    while killed.total() < KILLS:
+    while killed.total() < kills:
         if len(committed(store)) == images:  # the last run was quicker than its killer
             ingest(store, "folder", str(write(tmp_path / "noise", noise_files(100, first=images))))
             images += 100
@@ -148,7 +68,7 @@ def test_kills_at_any_moment_lose_nothing_committed_and_repeat_nothing(
         for kind in kinds:
             time.sleep(chance.uniform(0.0, 1.5))
             pids = driver.pids(kind)
-            if killed.total() >= KILLS or driver.process.poll() is not None or not pids:
+            if killed.total() >= kills or driver.process.poll() is not None or not pids:
                 continue
             os.kill(chance.choice(pids), signal.SIGKILL)
             killed[kind] += 1
@@ -162,6 +82,7 @@ def test_kills_at_any_moment_lose_nothing_committed_and_repeat_nothing(
     assert report["present"] >= len(before)
     assert report["present"] + report["computed"] == images
     check_whole(store, images)
+    tally("kills", killed.total())
     states = Counter(state for (state,) in sql(store, "select state from runs where command = 'extract'"))
     with capsys.disabled():
         victims = ", ".join(f"{count} {kind}" for kind, count in sorted(killed.items()))
@@ -180,3 +101,167 @@ def test_two_extracts_at_once_store_every_image_once(tmp_path: Path, drivers: li
         assert report["computed"] + report["landed_elsewhere"] + report["present"] == 600
     assert sum(report["landed_elsewhere"] for report in reports), "they never met: nothing was tried"
     check_whole(store, 600)
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["the driver", "it and its cluster"])
+def test_an_extract_frozen_while_another_ends_its_work_doubles_nothing(
+    whole: bool, tmp_path: Path, drivers: list[Driver], level: str
+) -> None:
+    if whole and level != "night":
+        pytest.skip("takes long: FERSTORE_FAULTS=night has it")
+    store = noise_store(tmp_path, 300)
+    frozen = Driver(store, 0.1)
+    drivers.append(frozen)
+    assert frozen.started()
+    until(lambda: len(committed(store)) > 0)
+    victims = list(frozen.family()) if whole else [frozen.process.pid]
+    signal_all(victims, signal.SIGSTOP)
+    before = committed(store)
+    assert len(before) < 300, "it was done already"
+    other = Driver(store, 0.0)
+    drivers.append(other)
+    report = other.finish()
+    assert report["present"] == len(before)
+    assert report["computed"] == 300 - len(before)
+    signal_all(victims, signal.SIGCONT)
+    if whole:
+        _, said = frozen.process.communicate(timeout=100)  # Ray may take its own for dead meanwhile
+        assert frozen.process.returncode in (0, 1), said
+    else:
+        late = frozen.finish()
+        assert late["computed"] == len(before)
+        assert late["computed"] + late["landed_elsewhere"] == 300
+    check_whole(store, 300)
+
+
+def test_nothing_is_left_of_the_cluster_of_a_killed_extract(
+    tmp_path: Path, drivers: list[Driver], full: None, tally: Tally
+) -> None:
+    store = noise_store(tmp_path, 300)
+    driver = Driver(store, 0.1)
+    drivers.append(driver)
+    assert driver.started()
+    until(lambda: len(driver.pids("actor")) == 2)
+    os.kill(driver.process.pid, signal.SIGKILL)
+    tally("kills", 1)
+    driver.process.communicate()
+    until(lambda: not driver.family())
+    assert [f.detail for f in doctor(store) if f.check == "runs" and f.state == "warn"]
+
+
+@pytest.mark.parametrize("victim", ["raylet", "gcs"])
+def test_an_extract_whose_ray_is_killed_says_so_and_ends(
+    victim: str, tmp_path: Path, drivers: list[Driver], full: None, tally: Tally
+) -> None:
+    store = noise_store(tmp_path, 300)
+    driver = Driver(store, 1.0)
+    drivers.append(driver)
+    assert driver.started()
+    until(lambda: len(committed(store)) > 0)
+    [pid] = driver.pids(victim)
+    os.kill(pid, signal.SIGKILL)
+    tally("kills", 1)
+    _, said = driver.process.communicate(timeout=60)
+    assert driver.process.returncode == 1
+    assert "ExtractError: Ray was killed on this machine; run the same command again, it continues" in said
+    assert sql(store, "select state from runs where command = 'extract'") == [("failed",)]
+    until(lambda: not driver.family())
+
+
+def ferstore(store: Store, *words: str, mark: str = "FERSTORE_TEST=none") -> subprocess.Popen[str]:
+    name, value = mark.split("=")
+    return subprocess.Popen(
+        [sys.executable, "-m", "ferstore.cli", "--store", store.url, *words],
+        env={**os.environ, name: value},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_writers_killed_at_any_moment_lose_nothing_and_leave_no_part(
+    tmp_path: Path, full: None, level: str, tally: Tally
+) -> None:
+    """Each adds a data set of its own: all of it is there, or nothing."""
+    kills = {"full": 6, "night": 40}[level]
+    chance = random.Random(SEED)
+    print(f"seed {SEED}")
+    store = init_store(str(tmp_path / "store"))
+    folder = write(tmp_path / "noise", noise_files(40))
+    words = ("ingest", "folder", str(folder), "--json", "--name")
+    began = time.monotonic()
+    whole = ferstore(store, *words, "first")
+    whole.communicate(timeout=60)
+    assert whole.returncode == 0
+    length = time.monotonic() - began
+    killed, tries, landed = 0, 0, 1
+    while killed < kills:
+        tries += 1
+        assert tries < 10 * kills, "always too late"
+        process = ferstore(store, *words, f"set-{tries}")
+        time.sleep(chance.uniform(0.3, 1.0) * length)
+        if process.poll() is None:
+            process.kill()
+            killed += 1
+        process.communicate()
+        counts = dict(sql(store, "select dataset, count(*) from images group by dataset"))  # type: ignore[arg-type]
+        assert set(counts.values()) == {40}, counts
+        assert len(counts) >= landed, "what was committed is gone"
+        landed = len(counts)
+    for number in range(1, tries + 1):
+        again = ferstore(store, *words, f"set-{number}")
+        assert again.wait(60) == 0
+        again.communicate()
+    assert sql(store, "select count(*), count(distinct dataset || item_id) from images") == [(40 * (tries + 1),) * 2]
+    assert [finding for finding in doctor(store) if finding.state == "fail"] == []
+    tally("kills", killed)
+
+
+def test_a_training_killed_at_any_moment_ends_in_the_same_weights(
+    tmp_path: Path, full: None, level: str, tally: Tally
+) -> None:
+    """The driver or its raylet, again and again, each time resumed. A worker: tests/train/test_run.py."""
+    kills = {"full": 2, "night": 20}[level]
+    chance = random.Random(SEED)
+    print(f"seed {SEED}")
+    store = noise_store(tmp_path, 100)
+    fill(store)
+    split(store, SplitRequest("parts", "noise", "random"))
+    words = ["train", "deepest", "--training-set", "parts", "--recipe", "modern", "--steps", "3000", "--json"]
+    words += ["--checkpoint-seconds", "2", "--set", "hidden=64", "--set", "patience=0", "--set", "batch_size=20"]
+
+    def report_of(process: subprocess.Popen[str]) -> dict[str, str]:
+        out, said = process.communicate(timeout=200)
+        assert process.returncode == 0, said
+        [found] = json.loads(out)["trainings"]
+        return dict(found)
+
+    def digest(report: dict[str, str]) -> str:
+        return Path(report["weights"]).name
+
+    quiet = report_of(ferstore(store, *words))
+    killed: list[str] = []
+    resume: list[str] = []
+    while len(killed) < kills:
+        mark = f"FERSTORE_TEST={uuid.uuid4().hex}"
+        process = ferstore(store, *words, *resume, mark=mark)
+        kind = ["driver", "raylet"][len(killed) % 2]
+        try:
+            until(lambda mark=mark: any("RayTrainWorker" in line for line in marked(mark).values()))
+            time.sleep(chance.uniform(0.0, 6.0))
+            pids = [pid for pid, line in marked(mark).items() if "/raylet/raylet" in line.split(" -")[0]]
+            if process.poll() is None and (kind == "driver" or pids):
+                os.kill(process.pid if kind == "driver" else pids[0], signal.SIGKILL)
+                killed.append(kind)
+            process.communicate(timeout=120)
+            assert process.returncode != 0, "the run ended before it was killed: --steps is too small"
+        finally:
+            signal_all(list(marked(mark)), signal.SIGKILL)
+        [(run_id,)] = sql(store, f"select run_id from runs where command = 'train' and run_id <> '{quiet['run_id']}'")
+        resume = ["--resume", str(run_id)]
+    last = report_of(ferstore(store, *words, *resume))
+    assert digest(last) == digest(quiet), killed
+    assert sql(store, "select state, count(*) from runs where command = 'train' group by state") == [("done", 2)]
+    curve = f"select count(*), count(distinct step) from metrics where part = 'train' and run_id = '{last['run_id']}'"
+    assert sql(store, curve) == [(3000, 3000)]
+    tally("kills", len(killed))

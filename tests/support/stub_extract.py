@@ -1,17 +1,19 @@
-"""A process that extracts with the stub network, to be killed: ``python stub_extract.py STORE PAUSE``.
+"""A process that extracts with the stub network, to be killed: ``python stub_extract.py STORE PAUSE [OPTION ...]``.
 
 Prints ``started`` once actors are asked for, and at the end the account as JSON. Every shard is a commit of its own.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import sys
 
 from stub_network import stub_factory
 
-from ferstore.extract import committer
+from ferstore.errors import FerstoreError
+from ferstore.extract import committer, pool
 from ferstore.extract.request import ExtractRequest
 from ferstore.extract.run import extract
 from ferstore.store.store import open_store
@@ -27,15 +29,28 @@ class _Told:
 
 
 def main() -> None:
-    url, pause = sys.argv[1:]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("pause", type=float)
+    parser.add_argument("--address")
+    parser.add_argument("--gpus", type=float, default=0.0)
+    parser.add_argument("--actors", type=int, default=2)
+    parser.add_argument("--hungry", type=int, default=0, help="bytes that a poisonous picture takes")
+    parser.add_argument("--patience", type=float, default=pool.PATIENCE)
+    given = parser.parse_args()
     committer._GROUP = 1
-    report = extract(
-        open_store(url),
-        ExtractRequest(weights="random", batch_size=8, actors=2),
-        network=stub_factory(pause=float(pause)),
-        progress=_Told(),
-        cpus=2,
-    )
+    pool.PATIENCE = given.patience
+    try:
+        report = extract(
+            open_store(given.url),
+            ExtractRequest(weights="random", batch_size=8, actors=given.actors, gpus_per_actor=given.gpus),
+            address=given.address,
+            network=stub_factory(pause=given.pause, hungry=given.hungry),
+            progress=_Told(),
+            cpus=None if given.address else 2,
+        )
+    except (FerstoreError, OSError) as error:  # those that the command line makes one line of
+        sys.exit(f"{type(error).__name__}: {error}")
     print(json.dumps(dataclasses.asdict(report)), flush=True)
 
 

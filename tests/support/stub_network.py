@@ -9,7 +9,7 @@ POISON = 77
 """Grey level of a picture that kills the process that computes it."""
 
 
-def stub_factory(*, pause: float = 0.0) -> Callable[[], Callable[[Any], Mapping[str, Any]]]:
+def stub_factory(*, pause: float = 0.0, hungry: int = 0) -> Callable[[], Callable[[Any], Mapping[str, Any]]]:
     """A factory of stub networks.
 
     ``mixed_10`` is zero but for its first three channels, the block means of red, green and blue; ``pool_3`` is its
@@ -17,6 +17,7 @@ def stub_factory(*, pause: float = 0.0) -> Callable[[], Callable[[Any], Mapping[
 
     Args:
         pause: seconds a batch takes longer than it must.
+        hungry: a poisonous picture takes so many bytes of memory and keeps them, instead of ending the process.
     """
     poison = POISON
 
@@ -28,7 +29,11 @@ def stub_factory(*, pause: float = 0.0) -> Callable[[], Callable[[Any], Mapping[
 
         def network(pictures: Any) -> Mapping[str, Any]:
             if (pictures == poison).all(axis=(1, 2, 3)).any():
-                os._exit(1)
+                if not hungry:
+                    os._exit(1)
+                held = np.ones(hungry, np.uint8)
+                time.sleep(60)
+                del held
             time.sleep(pause)
             count = len(pictures)
             maps = np.zeros((count, 8, 8, 2048), np.float32)
