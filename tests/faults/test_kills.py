@@ -63,8 +63,8 @@ def test_kills_at_any_moment_lose_nothing_committed_and_repeat_nothing(
         driver = Driver(store, 0.1)
         drivers.append(driver)
         kinds = [*chance.choices(["actor", "raylet"], [3, 1], k=chance.randrange(4)), "driver"]
-        if chance.random() < 0.8:
-            driver.started()
+        if chance.random() < 0.8 and driver.started():
+            until(lambda driver=driver: driver.pids("actor") or driver.process.poll() is not None)
         for kind in kinds:
             time.sleep(chance.uniform(0.0, 1.5))
             pids = driver.pids(kind)
@@ -228,7 +228,7 @@ def test_a_training_killed_at_any_moment_ends_in_the_same_weights(
     fill(store)
     split(store, SplitRequest("parts", "noise", "random"))
     words = ["train", "deepest", "--training-set", "parts", "--recipe", "modern", "--steps", "3000", "--json"]
-    words += ["--checkpoint-seconds", "2", "--set", "hidden=64", "--set", "patience=0", "--set", "batch_size=20"]
+    words += ["--checkpoint-seconds", "3", "--set", "hidden=64", "--set", "patience=0", "--set", "batch_size=20"]
 
     def report_of(process: subprocess.Popen[str]) -> dict[str, str]:
         out, said = process.communicate(timeout=200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ def machines() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    terminate = signal.getsignal(signal.SIGTERM)
     with own_token():
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        signal.signal(signal.SIGTERM, terminate)  # Ray puts its own there
         try:
             yield made
         finally:

@@ -46,7 +46,7 @@ def signal_all(pids: list[int], number: signal.Signals) -> None:
             continue
 
 
-def until(true: Callable[[], object], seconds: float = 60) -> None:
+def until(true: Callable[[], object], seconds: float = 150) -> None:
     """Wait for something to be true."""
     end = time.monotonic() + seconds
     while not true():
