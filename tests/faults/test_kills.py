@@ -5,28 +5,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from drawn import noise_files, noise_store, sql, write
-from extract_driver import Driver, Key, check_whole, committed, marked, signal_all, until
-from filled import fill
+from extract_driver import Driver, Key, check_whole, committed, signal_all, until
 
 from ferstore.sources.ingest import ingest
 from ferstore.store.doctor import doctor
 from ferstore.store.store import Store, init_store
-from ferstore.train.split_plan import SplitRequest
-from ferstore.train.training_set import split
 
 SEED = int(os.environ.get("FERSTORE_KILLS_SEED", "1"))
 Tally = Callable[[str, int], None]
@@ -168,11 +163,9 @@ def test_an_extract_whose_ray_is_killed_says_so_and_ends(
     until(lambda: not driver.family())
 
 
-def ferstore(store: Store, *words: str, mark: str = "FERSTORE_TEST=none") -> subprocess.Popen[str]:
-    name, value = mark.split("=")
+def ferstore(store: Store, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "ferstore.cli", "--store", store.url, *words],
-        env={**os.environ, name: value},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -215,53 +208,3 @@ def test_writers_killed_at_any_moment_lose_nothing_and_leave_no_part(
     assert sql(store, "select count(*), count(distinct dataset || item_id) from images") == [(40 * (tries + 1),) * 2]
     assert [finding for finding in doctor(store) if finding.state == "fail"] == []
     tally("kills", killed)
-
-
-def test_a_training_killed_at_any_moment_ends_in_the_same_weights(
-    tmp_path: Path, full: None, level: str, tally: Tally
-) -> None:
-    """The driver or its raylet, again and again, each time resumed. A worker: tests/train/test_run.py."""
-    kills = {"full": 2, "night": 20}[level]
-    chance = random.Random(SEED)
-    print(f"seed {SEED}")
-    store = noise_store(tmp_path, 100)
-    fill(store)
-    split(store, SplitRequest("parts", "noise", "random"))
-    words = ["train", "deepest", "--training-set", "parts", "--recipe", "modern", "--steps", "3000", "--json"]
-    words += ["--checkpoint-seconds", "3", "--set", "hidden=64", "--set", "patience=0", "--set", "batch_size=20"]
-
-    def report_of(process: subprocess.Popen[str]) -> dict[str, str]:
-        out, said = process.communicate(timeout=200)
-        assert process.returncode == 0, said
-        [found] = json.loads(out)["trainings"]
-        return dict(found)
-
-    def digest(report: dict[str, str]) -> str:
-        return Path(report["weights"]).name
-
-    quiet = report_of(ferstore(store, *words))
-    killed: list[str] = []
-    resume: list[str] = []
-    while len(killed) < kills:
-        mark = f"FERSTORE_TEST={uuid.uuid4().hex}"
-        process = ferstore(store, *words, *resume, mark=mark)
-        kind = ["driver", "raylet"][len(killed) % 2]
-        try:
-            until(lambda mark=mark: any("RayTrainWorker" in line for line in marked(mark).values()))
-            time.sleep(chance.uniform(0.0, 6.0))
-            pids = [pid for pid, line in marked(mark).items() if "/raylet/raylet" in line.split(" -")[0]]
-            if process.poll() is None and (kind == "driver" or pids):
-                os.kill(process.pid if kind == "driver" else pids[0], signal.SIGKILL)
-                killed.append(kind)
-            process.communicate(timeout=120)
-            assert process.returncode != 0, "the run ended before it was killed: --steps is too small"
-        finally:
-            signal_all(list(marked(mark)), signal.SIGKILL)
-        [(run_id,)] = sql(store, f"select run_id from runs where command = 'train' and run_id <> '{quiet['run_id']}'")
-        resume = ["--resume", str(run_id)]
-    last = report_of(ferstore(store, *words, *resume))
-    assert digest(last) == digest(quiet), killed
-    assert sql(store, "select state, count(*) from runs where command = 'train' group by state") == [("done", 2)]
-    curve = f"select count(*), count(distinct step) from metrics where part = 'train' and run_id = '{last['run_id']}'"
-    assert sql(store, curve) == [(3000, 3000)]
-    tally("kills", len(killed))
