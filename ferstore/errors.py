@@ -68,6 +68,10 @@ class ConflictError(FerstoreError):
     exit_code = 4
 
 
+class UnavailableError(FerstoreError):
+    """Files of the store or its catalog cannot be reached, read or written just now; what was committed stays."""
+
+
 class CorruptionError(FerstoreError):
     """A file of the store is missing or differs from its recorded digest."""
 

@@ -27,7 +27,7 @@ from ferstore.sources.item import Duplicate, Expectation, Item, Listing, Refused
 from ferstore.store.commit import Change, transact
 from ferstore.store.pin import Pin
 from ferstore.store.rows import read_rows, replace_rows
-from ferstore.store.runs import new_run, record_run
+from ferstore.store.runs import new_run, replace_run
 from ferstore.store.store import Store
 
 _READERS = 4  # each with a decoding process, whose memory `ferstore.image.probe.MEMORY` bounds
@@ -138,13 +138,13 @@ def ingest(
 
         def plan(pin: Pin) -> list[Change]:
             nonlocal planned
-            if _landed(pin, run.run_id):  # an earlier attempt did, and only its answer was lost
-                return []
             planned = _compare(store, pin, dataset, rows, errors, run.run_id)
-            return planned.changes(store, pin)
+            if not planned.writes:  # another ingest was quicker
+                return []
+            done = replace_run(store, pin, run, "done", planned.counts(duplicates), None, None)
+            return [*planned.changes(store, pin), done]
 
         transact(store, plan, run.summary(planned.counts(duplicates)))
-        record_run(store, run, "done", planned.counts(duplicates))
     distinct = len({row["image_id"] for row in rows})
     return IngestReport(
         dataset=dataset,
@@ -165,12 +165,6 @@ def ingest(
         errors=tuple((row["item"], row["error"]) for row in errors[:5]),
         run_id=run.run_id if planned.writes and not dry_run else None,
     )
-
-
-def _landed(pin: Pin, run_id: str) -> bool:
-    """Whether a commit of this run is in the store."""
-    summaries = (s.summary for name in ("images", "quarantine") for s in pin.tables[name].metadata.snapshots)
-    return any(said and said.additional_properties.get("ferstore.run-id") == run_id for said in summaries)
 
 
 def default_name(kind: str, url: str) -> str:

@@ -6,6 +6,7 @@ one database transaction, so that a reader, who loads all tables in one query, s
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from urllib.parse import urlparse
@@ -15,14 +16,17 @@ from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.update import AssertTableUUID
-from sqlalchemy import URL, select, update
+from sqlalchemy import URL, event, select, update
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from ferstore.errors import StoreError
 from ferstore.store.files import local_path
+from ferstore.store.reach import patiently
 
 NAMESPACE = "ferstore"
+_LOADS = 3
 _SQLITE_WAIT = 60  # seconds a writer waits for another one's database transaction, which takes milliseconds
 
 
@@ -33,16 +37,27 @@ class TransactionalCatalog(SqlCatalog):
     last of them for all tables at once; the version is bounded in ``pyproject.toml`` for that.
     """
 
+    def __init__(self, name: str, **properties: str) -> None:
+        super().__init__(name, **properties)
+        event.listen(self.engine, "handle_error", _give_up_connection)
+
     def load_all(self) -> dict[str, Table]:
         """Every table of the store as of one instant, by name."""
-        with Session(self.engine) as session:
-            rows = session.scalars(
-                select(IcebergTables).where(
-                    IcebergTables.catalog_name == self.name, IcebergTables.table_namespace == NAMESPACE
-                )
-            ).all()
-            session.expunge_all()
-        return {str(row.table_name): self._convert_orm_to_iceberg(row) for row in rows}
+        for attempt in range(_LOADS):
+            with Session(self.engine) as session:
+                rows = session.scalars(
+                    select(IcebergTables).where(
+                        IcebergTables.catalog_name == self.name, IcebergTables.table_namespace == NAMESPACE
+                    )
+                ).all()
+                session.expunge_all()
+            try:
+                return {str(row.table_name): self._convert_orm_to_iceberg(row) for row in rows}
+            except FileNotFoundError:
+                # Other writers' commits remove old metadata files; the next look names newer ones.
+                if attempt == _LOADS - 1:
+                    raise
+        raise AssertionError("not reached")
 
     def commit_all(self, transactions: Sequence[Transaction], *, exact: bool = False) -> None:
         """Commit the transactions of several tables, all or none.
@@ -92,10 +107,22 @@ class TransactionalCatalog(SqlCatalog):
                 for producer in transaction._snapshot_producers:
                     producer._clean_all_uncommitted()
             for _, _, after in staged:
-                after.io.delete(after.metadata_location)
+                with contextlib.suppress(Exception):  # left over; the conflict is what to tell
+                    after.io.delete(after.metadata_location)
             raise
         for _, current, after in staged:
-            self._delete_old_metadata(after.io, current.metadata, after.metadata)
+            with contextlib.suppress(Exception):  # it is committed, whatever becomes of files that nobody needs
+                self._delete_old_metadata(after.io, current.metadata, after.metadata)
+
+
+def _give_up_connection(context: ExceptionContext) -> None:
+    """Close a connection whose COMMIT or ROLLBACK failed.
+
+    A SQLite that was busy leaves the transaction open, and SQLAlchemy puts the connection back into the pool: whoever
+    reads through it next sees what is not committed and takes it for landed.
+    """
+    if context.statement is None:
+        context.is_disconnect = True
 
 
 def open_catalog(uri: str | None, root: str) -> Catalog:
@@ -132,7 +159,7 @@ def open_catalog(uri: str | None, root: str) -> Catalog:
             uri += ("&" if "?" in uri else "?") + f"timeout={_SQLITE_WAIT}"
         elif scheme == "postgresql":
             uri = "postgresql+psycopg2" + uri.removeprefix("postgresql")
-        return TransactionalCatalog("ferstore", uri=uri, **common)
+        return patiently(lambda: TransactionalCatalog("ferstore", uri=uri, **common))
     except (SQLAlchemyError, OSError, ImportError) as error:
         # The driver's message may quote the URI with its password; only its type is shown.
         raise StoreError(
@@ -144,8 +171,10 @@ def open_catalog(uri: str | None, root: str) -> Catalog:
 def load_tables(catalog: Catalog) -> dict[str, Table]:
     """Every table by name, from one instant where the catalog can do that."""
     if isinstance(catalog, TransactionalCatalog):
-        return catalog.load_all()
-    return {identifier[-1]: catalog.load_table(identifier) for identifier in catalog.list_tables(NAMESPACE)}
+        return patiently(catalog.load_all)
+    return patiently(
+        lambda: {identifier[-1]: catalog.load_table(identifier) for identifier in catalog.list_tables(NAMESPACE)}
+    )
 
 
 def commit_transactions(catalog: Catalog, transactions: Sequence[Transaction], *, exact: bool = False) -> None:

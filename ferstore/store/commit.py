@@ -7,29 +7,29 @@ on; when another writer moved a table, nothing lands and the caller's plan is ma
 
 from __future__ import annotations
 
-import random
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.io.pyarrow import parquet_file_to_data_file
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
-from sqlalchemy.exc import OperationalError
+from pyiceberg.table.update.snapshot import ManageSnapshots
 
 from ferstore.errors import ConflictError, CorruptionError, SchemaError
 from ferstore.store.catalog import commit_transactions
 from ferstore.store.files import StoredFile, filesystem
 from ferstore.store.pin import Pin
 from ferstore.store.properties import ERASURES
+from ferstore.store.reach import passes, patiently, pause, reaching, unavailable
 from ferstore.store.schema import TableSchema
 from ferstore.store.store import Store
 
 _ATTEMPTS = 40
-_FIRST_WAIT, _LONGEST_WAIT = 0.02, 2.0  # seconds; doubled at each attempt, with full jitter
+_FIRST_WAIT = 0.02  # seconds; a commit takes that long
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,9 @@ class Change:
 Plan = Callable[[Pin], Sequence[Change]]
 
 
-def transact(store: Store, plan: Plan, summary: Mapping[str, str], *, since: Pin | None = None) -> Pin:
+def transact(
+    store: Store, plan: Plan, summary: Mapping[str, str], *, since: Pin | None = None, tag: str | None = None
+) -> Pin:
     """Plan and commit until it fits; return the state after it.
 
     Args:
@@ -59,31 +61,48 @@ def transact(store: Store, plan: Plan, summary: Mapping[str, str], *, since: Pin
             nothing but its argument; an empty plan commits nothing.
         summary: what made the snapshot (command, run id, extractor, counts), as strings.
         since: the state that a long job read its images at: nothing of it is committed after an erasure.
+        tag: names the state that was planned on, with the changes, in the same commit.
 
     Raises:
         ConflictError: others kept getting there first, or somebody was erased.
+        UnavailableError: files or catalog cannot be reached, read or written.
         SchemaError: a file does not conform to its table; nothing was committed.
     """
+    commit_id = uuid.uuid4().hex
+    open_outcomes: list[set[str]] = []  # tables of tries of which nobody knows whether they landed
     for attempt in range(_ATTEMPTS):
         pin = store.pin()
+        landed = {name for name in store.schemas if attempt and _has(pin, name, commit_id)}
+        if any(tables <= landed for tables in open_outcomes):
+            return pin
         if since is not None and erasures(pin) != erasures(since):
             raise ConflictError(
                 "a person or picture was erased while this ran, and its results could hold them",
                 hint="run the same command again; what was committed before stays",
             )
         changes: list[Change] = []
-        try:
-            changes = [change for change in plan(pin) if change.add or change.remove]
-            if not changes:
-                return pin
-            _commit(store, pin, changes, summary)
-        except (CommitFailedException, OperationalError, FileNotFoundError, CorruptionError) as error:
-            # OperationalError (a busy SQLite, a dropped connection) leaves the outcome open; the next plan sees it.
-            if isinstance(error, FileNotFoundError | CorruptionError) and not _moved(store, pin):
-                raise  # else an erasure or a vacuum removed what this pin still names
-            time.sleep(random.uniform(0, min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt)))  # noqa: S311
-            continue
-        return store.pin()
+        problem = None
+        with reaching(f"the store {store.url}"):
+            try:
+                changes = [c for c in plan(pin) if c.table not in landed and (c.add or c.remove)]
+                if not changes:
+                    return pin
+                _commit(store, pin, changes, commit_id, summary, tag)
+            except CommitFailedException:
+                pass
+            except (FileNotFoundError, CorruptionError):
+                if not _moved(store, pin):
+                    raise  # else an erasure or a vacuum removed what this pin still names
+            except Exception as error:
+                if not passes(error):
+                    raise
+                problem = error
+                open_outcomes.append({change.table for change in changes})
+            else:
+                return store.pin()
+        pause(attempt, _FIRST_WAIT)
+    if problem:
+        raise unavailable(f"the store {store.url}", problem) from problem
     raise ConflictError(
         f"other writers changed {', '.join(change.table for change in changes)} {_ATTEMPTS} times in a row",
         hint="run the same command again; nothing is lost",
@@ -100,9 +119,16 @@ def erasures(pin: Pin) -> int:
     return int(pin.tables["images"].properties.get(ERASURES, "0"))
 
 
-def _commit(store: Store, pin: Pin, changes: Sequence[Change], summary: Mapping[str, str]) -> None:
+def _has(pin: Pin, table: str, commit_id: str) -> bool:
+    summaries = (snapshot.summary for snapshot in pin.tables[table].metadata.snapshots)
+    return any(said and said.additional_properties.get("ferstore.commit-id") == commit_id for said in summaries)
+
+
+def _commit(
+    store: Store, pin: Pin, changes: Sequence[Change], commit_id: str, summary: Mapping[str, str], tag: str | None
+) -> None:
     properties = {
-        "ferstore.commit-id": uuid.uuid4().hex,
+        "ferstore.commit-id": commit_id,
         **{f"ferstore.{key}": value for key, value in summary.items()},
     }
     # All files are checked before the first manifest is written.
@@ -110,7 +136,7 @@ def _commit(store: Store, pin: Pin, changes: Sequence[Change], summary: Mapping[
         [describe_file(pin.tables[change.table], store.schemas[change.table], file) for file in change.add]
         for change in changes
     ]
-    transactions = []
+    transactions = {}
     for change, data_files in zip(changes, added, strict=True):
         table = pin.tables[change.table]
         transaction = table.transaction()
@@ -120,8 +146,14 @@ def _commit(store: Store, pin: Pin, changes: Sequence[Change], summary: Mapping[
                 producer.append_data_file(data_file)
             for data_file in change.remove:
                 producer.delete_data_file(data_file)
-        transactions.append(transaction)
-    commit_transactions(store.catalog, transactions)
+        transactions[change.table] = transaction
+    if tag:
+        for name, table in pin.tables.items():
+            transaction = transactions.get(name) or table.transaction()
+            if (snapshot := transaction.table_metadata.current_snapshot_id) is not None:
+                ManageSnapshots(transaction).create_tag(snapshot, tag).commit()
+                transactions[name] = transaction
+    commit_transactions(store.catalog, list(transactions.values()))
 
 
 def describe_file(table: Table, schema: TableSchema, file: StoredFile) -> DataFile:
@@ -132,8 +164,7 @@ def describe_file(table: Table, schema: TableSchema, file: StoredFile) -> DataFi
         ConflictError: it is gone.
     """
     try:
-        with filesystem(file.url).open(file.url, "rb") as stream:
-            found = pq.read_schema(stream).remove_metadata()
+        found = patiently(lambda: _schema(file.url))
     except FileNotFoundError as error:
         raise ConflictError(
             f"{file.url} is gone: it was taken for the leftover of a dead job",
@@ -145,7 +176,12 @@ def describe_file(table: Table, schema: TableSchema, file: StoredFile) -> DataFi
             allowed=_columns(schema.arrow()),
             hint="nothing was committed; this is a fault in the writer",
         )
-    return parquet_file_to_data_file(table.io, table.metadata, file.url)
+    return patiently(lambda: parquet_file_to_data_file(table.io, table.metadata, file.url))
+
+
+def _schema(url: str) -> pa.Schema:
+    with filesystem(url).open(url, "rb") as stream:
+        return pq.read_schema(stream).remove_metadata()
 
 
 def _columns(schema: object) -> str:

@@ -16,6 +16,7 @@ from ferstore.progress import Progress, Silent
 from ferstore.store.commit import Change, transact
 from ferstore.store.files import StoredFile
 from ferstore.store.pin import Pin
+from ferstore.store.reach import reaching
 from ferstore.store.rewrite import rewrite
 from ferstore.store.runs import Run, new_run, record_run
 from ferstore.store.store import Store
@@ -74,6 +75,7 @@ def merges(sizes: Sequence[int], target: int = TARGET) -> list[list[int]]:
     return [group for group in groups if len(group) > 1]
 
 
+@reaching("the store")
 def compact(
     store: Store, *, target: int = TARGET, dry_run: bool = False, progress: Progress | None = None
 ) -> CompactReport:
@@ -91,6 +93,7 @@ def compact(
     Raises:
         CorruptionError: a file is damaged; its table is as it was.
         ConflictError: other writers kept getting there first.
+        UnavailableError: files or catalog cannot be reached, read or written.
     """
     progress = progress or Silent()
     pin = store.pin()

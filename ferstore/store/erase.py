@@ -26,9 +26,10 @@ from ferstore.errors import ConflictError, FerstoreError, InputError
 from ferstore.progress import Progress, Silent
 from ferstore.store.at_work import runs_at_work
 from ferstore.store.erase_commit import TableWork, commit_erasure, expiring, holds
-from ferstore.store.files import StoredFile, filesystem, local_path, remove_files, write_file
+from ferstore.store.files import StoredFile, files_below, filesystem, local_path, remove_files, write_file
 from ferstore.store.person import Person, person_of
 from ferstore.store.pin import Pin
+from ferstore.store.reach import passes, patiently, pause, reaching, unavailable
 from ferstore.store.references import References, files_of, leftovers, references
 from ferstore.store.rewrite import rewrite
 from ferstore.store.rows import read_file, read_rows
@@ -67,6 +68,7 @@ class EraseReport:
     run_id: str | None
 
 
+@reaching("the store")
 def erase(
     store: Store,
     *,
@@ -89,6 +91,7 @@ def erase(
     Raises:
         InputError: neither or both are given, or nothing in the store is of them.
         ConflictError: a job is at work, or other writers kept getting there first; nothing was changed.
+        UnavailableError: files or catalog cannot be reached, read or written; run again, it is finished.
         CorruptionError: a data file that must be written again is damaged; nothing was changed.
         StoreError: the catalog cannot do this safely (REST).
     """
@@ -165,30 +168,43 @@ def _look(store: Store, pin: Pin, person: Person, progress: Progress) -> dict[st
 
 def _erase(store: Store, person: Person, run: Run, progress: Progress) -> EraseReport:
     cleaned: dict[str, StoredFile | None] = {}
-    for _ in range(_ATTEMPTS):
+    pending = f"{store.url}/{_PENDING}/{uuid.uuid4().hex}.json"
+    named: set[str] = set()  # files that a snapshot named at the beginning
+    report, problem = None, None
+    for attempt in range(_ATTEMPTS):
         pin = store.pin()
         before = references(pin)
         work = _look(store, pin, person, progress)
+        if problem and report and not any(table.touched for table in work.values()):
+            break  # an earlier try landed, and only its reply was lost
+        named |= before.urls
         for name, table in work.items():
             for url in table.touched.keys() - cleaned.keys():
                 cleaned[url] = rewrite(store, name, [url], lambda rows, n=name: person.without(store.schemas[n], rows))  # type: ignore[misc]
         gone = expiring(pin, work)
         hidden = _hidden(store, before, person)
-        pending = f"{store.url}/{_PENDING}/{uuid.uuid4().hex}.json"
         write_file(pending, json.dumps([*hidden, *(url for table in work.values() for url in table.touched)]).encode())
         report = _report(store, pin, person, work, gone, files=0, run_id=run.run_id)
         try:
             commit_erasure(store, pin, work, cleaned, gone, run)
         except CommitFailedException:
-            filesystem(pending).rm_file(pending)
-            continue
-        break
+            pass
+        except Exception as error:
+            if not passes(error):
+                raise
+            problem = error
+        else:
+            break
+        pause(attempt)
     else:
+        if problem:
+            raise unavailable("the store", problem) from problem
+        remove_files([pending])
         raise ConflictError(f"other writers changed the store {_ATTEMPTS} times in a row", hint="try again")
     _clean_logs(store, person)
-    removed = {*hidden, *(before.urls - references(store.pin()).urls)}
+    removed = {*hidden, *(named - references(store.pin()).urls)}
     remove_files(removed)
-    filesystem(pending).rm_file(pending)
+    remove_files([pending])
     left = _look(store, store.pin(), person, progress)
     if found := [name for name, table in left.items() if table.touched]:
         raise FerstoreError(
@@ -227,26 +243,24 @@ def _clean_logs(store: Store, person: Person) -> None:
 
 def finish_erasures(store: Store) -> int:
     """Remove the files that an erasure cut short had still to remove; their number."""
-    fs = filesystem(store.url)
-    folder = f"{store.url}/{_PENDING}"
-    notes = fs.ls(folder, detail=False) if fs.exists(folder) else []
+    notes = list(files_below(f"{store.url}/{_PENDING}"))
     if not notes:
         return 0
+    fs = filesystem(store.url)
     needed = references(store.pin()).urls
     removed = 0
     for note in notes:
-        urls = [url for url in json.loads(fs.cat_file(note)) if url not in needed]
+        said = patiently(lambda path=note: fs.cat_file(path))  # type: ignore[misc]
+        urls = [url for url in json.loads(said) if url not in needed]
         remove_files(urls)
-        fs.rm_file(note)
+        remove_files([fs.unstrip_protocol(note)])
         removed += len(urls)
     return removed
 
 
 def unfinished_erasures(store: Store) -> int:
     """How many erasures were cut short."""
-    fs = filesystem(store.url)
-    folder = f"{store.url}/{_PENDING}"
-    return len(fs.ls(folder, detail=False)) if fs.exists(folder) else 0
+    return len(files_below(f"{store.url}/{_PENDING}"))
 
 
 def _doomed(pin: Pin, work: Mapping[str, TableWork]) -> int:

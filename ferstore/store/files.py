@@ -20,13 +20,15 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import fsspec
-from pyiceberg.io import OutputStream
-from pyiceberg.io.fsspec import FsspecFileIO, FsspecOutputFile
+from pyiceberg.io import InputStream, OutputStream
+from pyiceberg.io.fsspec import FsspecFileIO, FsspecInputFile, FsspecOutputFile
 
 from ferstore.errors import StoreError
+from ferstore.store.reach import patiently, reaching
 
 _DIGEST = re.compile(r"-([0-9a-f]{64})\.parquet$")
 
@@ -70,12 +72,15 @@ def filesystem(url: str) -> fsspec.AbstractFileSystem:
     """
     protocol = urlparse(url).scheme or "file"
     try:
-        return fsspec.filesystem(protocol)
+        found = fsspec.filesystem(protocol)
     except (ImportError, ValueError) as error:
         raise StoreError(
             f"cannot use {protocol}:// URLs: {error}",
             hint="install the extra that reads it, such as pip install 'ferstore[s3]'",
         ) from error
+    # Other processes write too: a remembered listing would deny files that are there.
+    found.dircache.use_listings_cache = False
+    return found
 
 
 def write_file(url: str, data: bytes, *, exclusive: bool = False) -> None:
@@ -90,18 +95,11 @@ def write_file(url: str, data: bytes, *, exclusive: bool = False) -> None:
         exclusive: refuse to replace a file that is there.
 
     Raises:
-        FileExistsError: ``exclusive``, and it is there.
+        FileExistsError: ``exclusive``, and it is there with other bytes.
     """
     path = local_path(url)
     if path is None:
-        fs = filesystem(url)
-        if exclusive:
-            # s3fs and gcsfs make this conditional on the server; others check first.
-            if fs.exists(url):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), url)
-            fs.pipe_file(url, data, mode="create")
-        else:
-            fs.pipe_file(url, data)
+        patiently(lambda: _create(url, data) if exclusive else filesystem(url).pipe_file(url, data))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
@@ -111,11 +109,12 @@ def write_file(url: str, data: bytes, *, exclusive: bool = False) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         if exclusive:
-            os.link(partial, path)  # fails if it is there, where rename would replace
+            _link(partial, path)
         else:
             partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # left over; the file itself is there, or its error is on its way
+            partial.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -123,11 +122,42 @@ def write_file(url: str, data: bytes, *, exclusive: bool = False) -> None:
         os.close(folder)
 
 
+def _create(url: str, data: bytes) -> None:
+    """Make an object that must not be there; one with the same bytes is an earlier try whose reply was lost."""
+    fs = filesystem(url)
+    try:
+        # s3fs and gcsfs make this conditional on the server; others check first.
+        if fs.exists(url):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), url)
+        fs.pipe_file(url, data, mode="create")
+    except FileExistsError as error:
+        try:
+            there = fs.cat_file(url)
+        except FileNotFoundError:  # a 409 for a request that met another one
+            raise TimeoutError(errno.ETIMEDOUT, "refused, and not there", url) from error
+        if there != data:
+            raise
+
+
+def _link(partial: Path, path: Path) -> None:
+    """Give a file its name; fails if that is taken, where rename would replace."""
+    try:
+        os.link(partial, path)
+    except OSError:
+        if partial.stat().st_nlink != 2:  # over NFS it may be done, and only the reply lost
+            raise
+
+
 def write_data_file(folder: str, prefix: str, data: bytes, rows: int) -> StoredFile:
-    """Write Parquet bytes under a new name that holds their digest."""
+    """Write Parquet bytes under a new name that holds their digest.
+
+    Raises:
+        UnavailableError: it cannot be written.
+    """
     digest = hashlib.sha256(data).hexdigest()
     url = f"{folder}/{prefix}-{secrets.token_hex(4)}-{digest}.parquet"
-    write_file(url, data)
+    with reaching(url):
+        write_file(url, data)
     return StoredFile(url, digest, len(data), rows)
 
 
@@ -143,12 +173,25 @@ def file_digest(url: str) -> tuple[str, int]:
     Raises:
         OSError: it cannot be read.
     """
-    digest, size = hashlib.sha256(), 0
-    with filesystem(url).open(url, "rb", block_size=4 << 20) as stream:
-        while piece := stream.read(4 << 20):
-            digest.update(piece)
-            size += len(piece)
-    return digest.hexdigest(), size
+
+    def read() -> tuple[str, int]:
+        digest, size = hashlib.sha256(), 0
+        with filesystem(url).open(url, "rb", block_size=4 << 20) as stream:
+            while piece := stream.read(4 << 20):
+                digest.update(piece)
+                size += len(piece)
+        return digest.hexdigest(), size
+
+    return patiently(read)
+
+
+def files_below(folder: str) -> dict[str, dict[str, Any]]:
+    """Path, as its filesystem names it, and details of every file below a folder; none where that is not there."""
+    try:
+        found: dict[str, dict[str, Any]] = patiently(lambda: filesystem(folder).find(folder, detail=True))
+    except FileNotFoundError:
+        return {}
+    return found
 
 
 def remove_files(urls: Iterable[str], told: Callable[[int], None] = lambda _: None) -> None:
@@ -164,7 +207,7 @@ def remove_files(urls: Iterable[str], told: Callable[[int], None] = lambda _: No
 
     def remove(url: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            filesystem(url).rm_file(url)
+            patiently(lambda: filesystem(url).rm_file(url))
 
     with ThreadPoolExecutor(8) as threads:
         for _ in threads.map(remove, urls):
@@ -184,18 +227,38 @@ class _WholeFile(io.BytesIO):
             super().close()
             write_file(self._url, data, exclusive=self._exclusive)
 
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind:
+            super().close()  # torn, and nobody's
+        else:
+            self.close()
+
+    def __del__(self) -> None:
+        """What was not closed is not stored; `io.IOBase` would close it here."""
+
 
 class _DurableOutputFile(FsspecOutputFile):
     def create(self, overwrite: bool = False) -> OutputStream:
         return _WholeFile(self.location, exclusive=not overwrite)
 
 
+class _PatientInputFile(FsspecInputFile):
+    def open(self, seekable: bool = True) -> InputStream:
+        if self.location.endswith(".parquet"):
+            return super().open(seekable)
+        data: bytes = patiently(lambda: self._fs.cat_file(self.location))  # metadata is read whole anyway
+        return io.BytesIO(data)
+
+
 class StoreFileIO(FsspecFileIO):
-    """PyIceberg's file access for any fsspec protocol, with durable writes.
+    """PyIceberg's file access for any fsspec protocol, with durable writes and patient reads.
 
     PyIceberg's own writes metadata in place and knows a handful of protocols: a crash could leave a torn manifest that
     the catalog already names.
     """
+
+    def new_input(self, location: str) -> _PatientInputFile:
+        return _PatientInputFile(location, self._get_fs_from_uri(urlparse(location), location))
 
     def new_output(self, location: str) -> _DurableOutputFile:
         return _DurableOutputFile(location, self._get_fs_from_uri(urlparse(location), location))

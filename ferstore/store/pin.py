@@ -14,21 +14,24 @@ from pyiceberg.table.snapshots import Snapshot
 
 from ferstore.errors import CorruptionError, InputError, StoreError
 from ferstore.store.properties import HISTORY_GAP
+from ferstore.store.reach import reaching
 
 
 @contextmanager
 def readable_metadata(what: str) -> Iterator[None]:
-    """Tell a lost metadata file as damage of the store, which no query or option mends.
+    """Tell a lost metadata file as damage of the store, which no query or option mends; a busy one is no damage.
 
     Raises:
-        CorruptionError: it cannot be read.
+        CorruptionError: it is gone.
+        UnavailableError: it cannot be reached.
     """
-    try:
-        yield
-    except OSError as error:
-        raise CorruptionError(
-            f"metadata of {what} cannot be read: {error}", hint="restore the store's folder from a backup"
-        ) from error
+    with reaching(what):
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise CorruptionError(
+                f"metadata of {what} cannot be read: {error}", hint="restore the store's folder from a backup"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)

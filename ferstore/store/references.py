@@ -11,7 +11,7 @@ from pyiceberg.manifest import DataFile, ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
-from ferstore.store.files import filesystem
+from ferstore.store.files import files_below, filesystem
 from ferstore.store.pin import Pin, readable_metadata
 from ferstore.store.store import Store
 
@@ -101,10 +101,8 @@ def leftovers(store: Store, needed: References) -> list[Leftover]:
     found = []
     for name in store.schemas:
         for part in ("data", "metadata"):
-            folder = f"{store.url}/tables/{name}/{part}"
-            if fs.exists(folder):
-                entries = fs.find(folder, detail=True).items()
-                found += [_leftover(fs, path, about, part == "data") for path, about in entries if path not in live]
+            entries = files_below(f"{store.url}/tables/{name}/{part}").items()
+            found += [_leftover(fs, path, about, part == "data") for path, about in entries if path not in live]
     return found
 
 

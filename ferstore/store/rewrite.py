@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from ferstore.errors import CorruptionError
 from ferstore.store.files import StoredFile, filesystem, recorded_digest, write_data_file
+from ferstore.store.reach import patiently
 from ferstore.store.store import Store
 from ferstore.store.writer import MAP_ROW_GROUP, ParquetBuffer
 
@@ -57,7 +58,7 @@ def rewrite(store: Store, table: str, urls: Sequence[str], clean: Clean | None =
 
 def _row_groups(url: str) -> Iterator[pa.Table]:
     """Row groups of a file whose digest was checked: what is damaged must not get a new digest that calls it sound."""
-    data = filesystem(url).cat_file(url)
+    data = patiently(lambda: filesystem(url).cat_file(url))
     recorded = recorded_digest(url)
     if recorded and recorded != hashlib.sha256(data).hexdigest():
         raise CorruptionError(f"{url} differs from its digest", hint="nothing was changed; see: ferstore verify")

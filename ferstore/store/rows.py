@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ferstore.store.commit import Change
-from ferstore.store.files import StoredFile, filesystem, write_data_file
+from ferstore.store.files import StoredFile, filesystem, local_path, write_data_file
 from ferstore.store.pin import Pin
+from ferstore.store.reach import patiently, reaching
 from ferstore.store.store import Store
 from ferstore.store.writer import encode
 
@@ -28,8 +29,21 @@ def read_rows(
 
 
 def read_file(url: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
-    """Rows of one data file."""
-    return pq.read_table(url.removeprefix("file://"), filesystem=filesystem(url), columns=columns, filters=where)
+    """Rows of one data file.
+
+    Raises:
+        UnavailableError: it cannot be reached.
+    """
+
+    def read() -> pa.Table:
+        if (path := local_path(url)) is not None:
+            return pq.read_table(str(path), filesystem=filesystem(url), columns=columns, filters=where)
+        # Given the filesystem, Arrow would ask it whether the file exists, and take a 503 for a no.
+        with filesystem(url).open(url, "rb") as stream:
+            return pq.read_table(stream, columns=columns, filters=where)
+
+    with reaching(url):
+        return patiently(read)
 
 
 def write_rows(store: Store, table: str, rows: pa.Table) -> tuple[StoredFile, ...]:

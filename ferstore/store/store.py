@@ -17,11 +17,12 @@ from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExists
 from pyiceberg.table import Table
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from ferstore.errors import StoreError
+from ferstore.errors import StoreError, UnavailableError
 from ferstore.store.catalog import NAMESPACE, load_tables, open_catalog
 from ferstore.store.files import filesystem, normalise, write_file
 from ferstore.store.pin import Pin, readable_metadata
 from ferstore.store.properties import TABLE_PROPERTIES
+from ferstore.store.reach import patiently, reaching
 from ferstore.store.schema import MapDtype, TableSchema, declared_schemas
 
 FORMAT = 1
@@ -87,7 +88,8 @@ def init_store(url: str, *, catalog: str | None = None, map_dtype: MapDtype | No
         map_dtype: how maps are stored, ``float16`` unless said otherwise.
 
     Raises:
-        StoreError: the place cannot be written, holds something else, or is a store with another ``map_dtype``.
+        UnavailableError: files or catalog cannot be reached, read or written.
+        StoreError: the place cannot be made, holds something else, or is a store with another ``map_dtype``.
     """
     url = normalise(url)
     marker = _read_marker(url)
@@ -99,25 +101,20 @@ def init_store(url: str, *, catalog: str | None = None, map_dtype: MapDtype | No
             )
         store = open_store(url, catalog=catalog)
         _own_tables(store.catalog, url)
-        _create_tables(store.catalog, url, store.map_dtype)
+        with reaching(f"the store {url}"):
+            patiently(lambda: _create_tables(store.catalog, url, store.map_dtype))
         return store
     dtype: MapDtype = map_dtype or "float16"
     try:
-        fs = filesystem(url)
-        if fs.exists(url) and not fs.isdir(url):
-            raise StoreError(f"{url} is a file", hint="name a folder")
-        strangers = [
-            name
-            for entry in _listing(url)
-            if (name := entry.rsplit("/", 1)[-1]) not in _OURS and not name.startswith(f".{_MARKER}.")
-        ]
+        strangers = [name for name in _listing(url) if name not in _OURS and not name.startswith(f".{_MARKER}.")]
         if strangers:
             raise StoreError(
                 f"{url} is not empty (it holds {sorted(strangers)[0]!r}) and is no store",
                 hint="name a new or empty folder",
             )
-        fs.makedirs(url, exist_ok=True)
-        _make_tables(catalog, url, dtype)
+        patiently(lambda: filesystem(url).makedirs(url, exist_ok=True))
+        with reaching(url):
+            _make_tables(catalog, url, dtype)
         marker = _Marker(
             format=FORMAT,
             store_id=uuid.uuid4().hex,
@@ -135,7 +132,10 @@ def init_store(url: str, *, catalog: str | None = None, map_dtype: MapDtype | No
             f"cannot make a store at {url}: {error.strerror or error}",
             hint="check the path and its permissions, or name another with --store",
         ) from error
-    return open_store(url, catalog=catalog)
+    try:
+        return open_store(url, catalog=catalog)
+    except StoreError as error:  # whose exit code would say that nothing was changed, but the store is made
+        raise UnavailableError(error.problem, hint=error.hint) from error
 
 
 def open_store(url: str, *, catalog: str | None = None) -> Store:
@@ -183,8 +183,20 @@ _OURS = frozenset({"tables", "catalog.db", "catalog.db-journal", "log"})
 
 
 def _listing(url: str) -> list[str]:
+    """Names in a folder; none where it is not there.
+
+    Raises:
+        StoreError: it is a file.
+    """
     fs = filesystem(url)
-    return [str(name).rstrip("/") for name in fs.ls(url, detail=False)] if fs.exists(url) else []
+    try:
+        # `exists` and `isdir` would say no of a store that does not answer.
+        if patiently(lambda: fs.info(url))["type"] == "file":
+            raise StoreError(f"{url} is a file", hint="name a folder")
+        found = patiently(lambda: fs.ls(url, detail=False))
+    except FileNotFoundError:
+        return []
+    return [str(name).rstrip("/").rsplit("/", 1)[-1] for name in found]
 
 
 def _make_tables(catalog: str | None, url: str, map_dtype: MapDtype) -> None:
@@ -247,7 +259,7 @@ def _properties(schema: TableSchema, map_dtype: MapDtype) -> dict[str, str]:
 
 def _read_marker(url: str) -> _Marker | None:
     try:
-        text = filesystem(url).cat_file(f"{url}/{_MARKER}")
+        text = patiently(lambda: filesystem(url).cat_file(f"{url}/{_MARKER}"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -9,6 +9,7 @@ from pyiceberg.table.update.snapshot import ManageSnapshots
 
 from ferstore.errors import ConflictError, InputError
 from ferstore.store.catalog import commit_transactions
+from ferstore.store.reach import passes, pause, reaching, unavailable
 from ferstore.store.store import Store
 
 _NAME = re.compile(r"(?=.*[^\W\d_])[^\s\x00-\x1f'\"\\/][^\x00-\x1f'\"\\/]{0,99}")
@@ -29,15 +30,19 @@ def create_tag(store: Store, name: str, at: str | None = None) -> dict[str, int]
     Raises:
         InputError: an impossible name, one that is taken, or nothing to tag.
         ConflictError: other writers kept getting there first.
+        UnavailableError: files or catalog cannot be reached, read or written.
     """
     if not _NAME.fullmatch(name) or not name.isprintable() or name == "main":
         raise InputError(
             f"tag name {name!r}",
             allowed="1 to 100 printable characters with a letter, without quotes, slashes or 'main'",
         )
-    for _ in range(_ATTEMPTS):
+    asked: list[dict[str, int]] = []  # by tries of which nobody knows whether they landed
+    for attempt in range(_ATTEMPTS):
         pin = store.pin()
         if name in pin.tags():
+            if (found := pin.tags()[name]) in asked:
+                return found
             raise InputError(f"tag {name!r} exists and never moves", hint="choose another name")
         state = pin.resolve(at) if at else pin
         tagged = {table: snapshot for table, snapshot in state.snapshots.items() if snapshot is not None}
@@ -48,9 +53,20 @@ def create_tag(store: Store, name: str, at: str | None = None) -> dict[str, int]
             transaction = pin.tables[table].transaction()
             ManageSnapshots(transaction).create_tag(snapshot, name).commit()
             transactions.append(transaction)
-        try:
-            commit_transactions(store.catalog, transactions)
-        except CommitFailedException:
-            continue
+        problem = None
+        with reaching(f"the store {store.url}"):
+            try:
+                commit_transactions(store.catalog, transactions)
+            except CommitFailedException:
+                continue
+            except Exception as error:
+                if not passes(error):
+                    raise
+                problem = error
+                asked.append(tagged)
+                pause(attempt)
+                continue
         return tagged
+    if problem:
+        raise unavailable(f"the store {store.url}", problem) from problem
     raise ConflictError(f"other writers changed the store {_ATTEMPTS} times in a row", hint="try again")

@@ -28,6 +28,7 @@ from ferstore.store.erase import finish_erasures
 from ferstore.store.files import remove_files
 from ferstore.store.pin import Pin
 from ferstore.store.properties import HISTORY_GAP
+from ferstore.store.reach import passes, pause, reaching, unavailable
 from ferstore.store.references import Leftover, References, leftovers, references
 from ferstore.store.runs import new_run, record_run
 from ferstore.store.store import Store
@@ -93,6 +94,7 @@ def removable(
     return [file for file in found if file.modified is not None and file.modified < limit]
 
 
+@reaching("the store")
 def vacuum(
     store: Store,
     *,
@@ -112,12 +114,16 @@ def vacuum(
 
     Raises:
         ConflictError: other writers kept getting there first.
+        UnavailableError: files or catalog cannot be reached, read or written.
         StoreError: the catalog cannot do this safely (REST).
     """
     progress = progress or Silent()
     if not dry_run:
         finish_erasures(store)
-    for _ in range(_ATTEMPTS):
+    named: dict[str, int] = {}  # files that a snapshot named at the beginning
+    counted: Mapping[str, list[int]] = {}
+    problem = None
+    for attempt in range(_ATTEMPTS):
         now = datetime.now(UTC)
         pin = store.pin()
         working = runs_at_work(store, pin)
@@ -129,21 +135,33 @@ def vacuum(
         if dry_run:
             return _report(gone, _only(pin, before, gone), old, working, None)
         if not old and not any(gone.values()):
-            return _report(gone, {}, [], working, None)
+            if problem is None:
+                return _report(gone, {}, [], working, None)
+            break  # an earlier try landed, and only its reply was lost
+        named |= {url: before.data.get(url, 0) for url in before.urls}
+        counted = gone if any(gone.values()) else counted
         try:
             _expire(store, pin, gone, {_table_of(store, file.url) for file in old})
         except CommitFailedException:
-            continue
-        break
+            pass
+        except Exception as error:
+            if not passes(error):
+                raise
+            problem = error
+        else:
+            break
+        pause(attempt)
     else:
+        if problem:
+            raise unavailable("the store", problem) from problem
         raise ConflictError(f"other writers changed the store {_ATTEMPTS} times in a row", hint="try again")
     still = references(store.pin())
-    sizes = {url: before.data.get(url, 0) for url in before.urls - still.urls}
+    sizes = {url: size for url, size in named.items() if url not in still.urls}
     unneeded = [file for file in old if file.url not in still.urls]
     progress.start("vacuum", len(sizes) + len(unneeded))
     remove_files([*sizes, *(file.url for file in unneeded)], progress.advance)
     run = new_run("vacuum", {"keep": str(keep), "grace": str(grace)})
-    report = _report(gone, sizes, unneeded, working, run.run_id)
+    report = _report(counted, sizes, unneeded, working, run.run_id)
     record_run(store, run, "done", {"snapshots": sum(report.snapshots.values()), "files": report.files})
     return report
 

@@ -8,9 +8,6 @@ every table at that moment, its own rows included, all made in one commit. The s
 from __future__ import annotations
 
 import json
-import random
-import time
-import uuid
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -19,20 +16,16 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.table.update.snapshot import ManageSnapshots
-from sqlalchemy.exc import OperationalError
 
-from ferstore.errors import ConflictError, InputError
-from ferstore.store.catalog import commit_transactions
+from ferstore.errors import InputError
+from ferstore.store.commit import Change, transact
 from ferstore.store.pin import Pin
 from ferstore.store.rows import read_rows, write_rows
-from ferstore.store.runs import Run, new_run, record_run
+from ferstore.store.runs import Run, new_run, replace_run
 from ferstore.store.store import Store
 from ferstore.train.protocols import PARTS
 from ferstore.train.split_plan import IMAGE_COLUMNS, SplitPlan, SplitRequest, plan_split
 
-_ATTEMPTS = 20
 _NEEDED = ("images", "training_sets", "training_set_items")  # what a set must find at its tag
 
 
@@ -138,36 +131,51 @@ def split(store: Store, request: SplitRequest, *, dry_run: bool = False) -> Spli
     """
     request.check()
     run = new_run("split", asdict(request), dataset=request.dataset)
-    for attempt in range(_ATTEMPTS):
-        pin = store.pin()
-        row = _stored(store, pin, request.name)
-        if row is not None and row["run_id"] != run.run_id:
-            if row["request"] != request.as_json():
-                raise InputError(
-                    f"training set {request.name!r} exists and never changes; it was made by {row['request']}",
-                    hint="choose another name",
-                )
-            return _report(row, _parts(store, pin, row), existed=True)
-        if row is not None:  # an attempt of this run landed, and only its answer was lost
-            return _made(store, run, _report(row, _parts(store, pin, row)))
+    looked = store.pin()
+    first = row, made = _planned(store, looked, request, run)
+    if made is None:
+        return _report(row, _parts(store, looked, row), existed=True)
+    report = _report(row, made.items.select(["fold", "part"]))
+    if dry_run:
+        return report
+
+    def plan(pin: Pin) -> list[Change]:
+        nonlocal report
+        row, made = first if pin.snapshots == looked.snapshots else _planned(store, pin, request, run)
+        if made is None:
+            report = _report(row, _parts(store, pin, row), existed=True)
+            return []
+        report = replace(_report(row, made.items.select(["fold", "part"])), run_id=run.run_id)
+        rows = {
+            "training_sets": pa.Table.from_pylist([row], store.schemas["training_sets"].arrow()),
+            "training_set_items": _named(made.items, training_set=request.name, dataset=request.dataset),
+            "training_set_leaks": _named(made.leaks, training_set=request.name),
+        }
+        changes = [Change(table, write_rows(store, table, found)) for table, found in rows.items() if len(found)]
+        return [*changes, replace_run(store, pin, run, "done", made.counts, None, None)]
+
+    transact(store, plan, run.summary(made.counts), tag=tag_of(request.name))
+    return report
+
+
+def _planned(store: Store, pin: Pin, request: SplitRequest, run: Run) -> tuple[dict[str, Any], SplitPlan | None]:
+    """The row of the set, and how it is made; None where it exists.
+
+    Raises:
+        InputError: the name or the tag is taken, or the split cannot be made.
+    """
+    row = _stored(store, pin, request.name)
+    if row is None:
         if tag_of(request.name) in pin.tags():
             raise InputError(f"tag {tag_of(request.name)!r} exists and never moves", hint="choose another name")
         plan = plan_split(_images(store, pin, request.dataset), request)
-        row = _row(request, plan, pin, run)
-        report = _report(row, plan.items.select(["fold", "part"]))
-        if dry_run:
-            return report
-        try:
-            _freeze(store, pin, row, plan, run)
-        except (CommitFailedException, OperationalError):
-            # OperationalError (a busy SQLite, a dropped connection) leaves the outcome open; the next look sees it.
-            time.sleep(random.uniform(0, 0.05 * (attempt + 1)))  # noqa: S311
-            continue
-        return _made(store, run, report)
-    raise ConflictError(
-        f"other writers changed the store {_ATTEMPTS} times in a row",
-        hint="run the same command again; nothing is lost",
-    )
+        return _row(request, plan, pin, run), plan
+    if row["request"] != request.as_json():
+        raise InputError(
+            f"training set {request.name!r} exists and never changes; it was made by {row['request']}",
+            hint="choose another name",
+        )
+    return row, None
 
 
 def open_training_set(store: Store, name: str) -> TrainingSet:
@@ -235,43 +243,10 @@ def _row(request: SplitRequest, plan: SplitPlan, pin: Pin, run: Run) -> dict[str
     }
 
 
-def _freeze(store: Store, pin: Pin, row: Mapping[str, Any], plan: SplitPlan, run: Run) -> None:
-    """Commit the rows, and the tag on what was read and what was written, at once.
-
-    Raises:
-        CommitFailedException: a table moved on; nothing was committed.
-    """
-    name = row["name"]
-    rows = {
-        "training_sets": pa.Table.from_pylist([row], store.schemas["training_sets"].arrow()),
-        "training_set_items": _named(plan.items, training_set=name, dataset=row["dataset"]),
-        "training_set_leaks": _named(plan.leaks, training_set=name),
-    }
-    summary = {**run.summary(plan.counts), "commit-id": uuid.uuid4().hex}
-    properties = {f"ferstore.{key}": value for key, value in summary.items()}
-    transactions = []
-    for table, loaded in pin.tables.items():
-        transaction = loaded.transaction()
-        snapshot = pin.snapshots[table]
-        if len(rows.get(table, ())):
-            files = [file.url for file in write_rows(store, table, rows[table])]
-            transaction.add_files(files, properties, check_duplicate_files=False)
-            snapshot = transaction.table_metadata.current_snapshot_id
-        if snapshot is not None:
-            ManageSnapshots(transaction).create_tag(snapshot, row["tag"]).commit()
-            transactions.append(transaction)
-    commit_transactions(store.catalog, transactions)
-
-
 def _named(rows: pa.Table, **constants: str) -> pa.Table:
     for name, value in constants.items():
         rows = rows.append_column(name, pa.array([value] * len(rows), pa.string()))
     return rows
-
-
-def _made(store: Store, run: Run, report: SplitReport) -> SplitReport:
-    record_run(store, run, "done", report.counts)
-    return replace(report, run_id=run.run_id)
 
 
 def _report(row: Mapping[str, Any], parts: pa.Table, *, existed: bool = False) -> SplitReport:

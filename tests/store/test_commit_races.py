@@ -222,7 +222,7 @@ def test_a_conflict_error_from_the_catalog_promises_that_nothing_landed(
     changes = make(pin)
     intruder_before(monkeypatch, store.catalog, "_write_metadata", intrude, call=2)  # after both were staged
     with pytest.raises(CommitFailedException, match="table runs was changed by another writer"):
-        commit_module._commit(store, pin, changes, {})
+        commit_module._commit(store, pin, changes, "id", {}, None)
     assert items(store) == []
     assert read_rows(store, store.pin(), "runs")["command"].to_pylist() == ["intruder"]
     assert metadata_files(store) == reachable(store)

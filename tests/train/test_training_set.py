@@ -18,13 +18,13 @@ from sqlalchemy.exc import OperationalError
 from ferstore.errors import ConflictError, InputError
 from ferstore.sources import ingest as ingest_module
 from ferstore.sources.ingest import ingest
+from ferstore.store import commit as commit_module
 from ferstore.store.catalog import commit_transactions
 from ferstore.store.commit import transact
 from ferstore.store.rows import replace_rows
 from ferstore.store.store import Store, init_store, open_store
 from ferstore.store.tags import create_tag
 from ferstore.store.verify import verify
-from ferstore.train import training_set as training_set_module
 from ferstore.train.split_plan import SplitRequest
 from ferstore.train.training_set import open_training_set, split
 
@@ -219,11 +219,11 @@ def test_a_set_whose_snapshot_was_vacuumed_is_refused(store: Store, table: str) 
 
 
 def test_the_rows_and_the_tag_land_together_or_not_at_all(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(*_: Any) -> None:
+    def killed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(training_set_module, "commit_transactions", killed)
+        patched.setattr(commit_module, "commit_transactions", killed)
         with pytest.raises(KeyboardInterrupt):
             split(store, request())
     assert sql(store, "select count(*) from training_set_items") == [(0,)]
@@ -234,13 +234,13 @@ def test_the_rows_and_the_tag_land_together_or_not_at_all(store: Store, monkeypa
 def test_a_commit_whose_answer_was_lost_is_told_as_it_landed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     lost: list[int] = []
 
-    def commit_and_lose(*arguments: Any) -> None:
-        commit_transactions(*arguments)
+    def commit_and_lose(*arguments: Any, **options: Any) -> None:
+        commit_transactions(*arguments, **options)
         if not lost:
             lost.append(1)
             raise OperationalError("update", {}, Exception("connection lost"))
 
-    monkeypatch.setattr(training_set_module, "commit_transactions", commit_and_lose)
+    monkeypatch.setattr(commit_module, "commit_transactions", commit_and_lose)
     report = split(store, request())
     assert (report.existed, lost) == (False, [1])
     assert sql(store, "select count(*) from training_set_items") == [(48,)]
@@ -252,13 +252,13 @@ def test_an_ingest_that_lands_meanwhile_is_read_or_left_out_whole(
 ) -> None:
     landed: list[int] = []
 
-    def ingest_first(*arguments: Any) -> None:
+    def ingest_first(*arguments: Any, **options: Any) -> None:
         if not landed:
             landed.append(1)
             register(store, [face(number) for number in range(48, 60)])
-        commit_transactions(*arguments)
+        commit_transactions(*arguments, **options)
 
-    monkeypatch.setattr(training_set_module, "commit_transactions", ingest_first)
+    monkeypatch.setattr(commit_module, "commit_transactions", ingest_first)
     report = split(store, request())
     frozen = open_training_set(store, "parts")
     listed = sum(file.record_count for file in frozen.pin.data_files("images"))
@@ -273,12 +273,12 @@ def test_two_at_once_under_one_name_make_one_set(store: Store) -> None:
 
 
 def test_writers_that_never_let_go_are_a_conflict(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise CommitFailedException("moved on")
 
-    monkeypatch.setattr(training_set_module, "commit_transactions", refuse)
+    monkeypatch.setattr(commit_module, "commit_transactions", refuse)
     monkeypatch.setattr("time.sleep", lambda _: None)
-    with pytest.raises(ConflictError, match="20 times"):
+    with pytest.raises(ConflictError, match="40 times"):
         split(store, request())
 
 
