@@ -1,9 +1,9 @@
 """Every call of the filesystem and of the catalog fails once, in every way it can: nothing in part, nothing twice.
 
 Each operation runs undisturbed first: its calls are counted, and the states after its commits are the legal ones. Then
-it runs again from the same beginning with one fault at one call, for every call and fault (``full``; a sample at
-``ci``). The store is opened anew and must be in a legal state, the final one where the operation said that it had
-succeeded; and the operation, run once more, ends in the final state.
+it runs again from the same beginning with one fault at one call, for every call and fault (``night``; samples at
+``full`` and ``ci``). The store is opened anew and must be in a legal state, the final one where the operation said that
+it had succeeded; and the operation, run once more, ends in the final state.
 
 A failure names the operation, the fault and the call; ``FERSTORE_FAULT_AT='KIND@N'`` runs that one only.
 """
@@ -57,8 +57,8 @@ from ferstore.train.training_set import split
 VOLATILE = frozenset({"run_id", "host", "pid", "images_snapshot"})  # and all times
 VALUES = frozenset({"pool_3", "mixed_10"})
 SEED = int(os.environ.get("FERSTORE_FAULT_SEED", "6"))
-SAMPLE = {"ci": 4, "full": None, "night": None}
-"""Of the faults at commits of the catalog, and as many of the others; None: all of both."""
+SAMPLE = {"ci": 4, "full": 45, "night": None}
+"""Of the faults at commits of the catalog, and as many of the others, of each operation and place; None: all."""
 
 State = Mapping[str, Any] | None
 """Rows of every table, now and at each tag; None where there is no store."""
@@ -403,7 +403,7 @@ def check(place: Place, operation: Operation, legal: list[State], fault: Fault, 
     if ended is None:
         assert found == legal[-1], "it said it had succeeded"
     if found is not None:
-        sound(place)
+        sound(place, everything=fault.kind in CRASHES)
     if ended is None:
         assert found is not None
         assert operation.done(found, place.open()), "it said it had succeeded, and left something"
@@ -412,14 +412,14 @@ def check(place: Place, operation: Operation, legal: list[State], fault: Fault, 
         found = state(place, operation.ignored)
         assert found == legal[-1], "run once more, it ends in another state"
         assert operation.done(found, place.open()), "run once more, it leaves something"
-        sound(place)
 
 
-def sound(place: Place) -> None:
+def sound(place: Place, *, everything: bool) -> None:
     store = place.open()
     report = verify(store)
     assert report.sound, (report.damaged, report.repeated)
-    assert [finding for finding in doctor(store) if finding.state == "fail"] == []
+    if everything:
+        assert [finding for finding in doctor(store) if finding.state == "fail"] == []
 
 
 def chosen(cases: list[tuple[Fault, Call]], most: int | None, seed: str) -> list[tuple[Fault, Call]]:
