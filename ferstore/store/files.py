@@ -23,10 +23,11 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import fsspec
-from pyiceberg.io import OutputStream
-from pyiceberg.io.fsspec import FsspecFileIO, FsspecOutputFile
+from pyiceberg.io import InputStream, OutputStream
+from pyiceberg.io.fsspec import FsspecFileIO, FsspecInputFile, FsspecOutputFile
 
 from ferstore.errors import StoreError
+from ferstore.store.seal import check_seal, seal
 
 _DIGEST = re.compile(r"-([0-9a-f]{64})\.parquet$")
 
@@ -180,7 +181,7 @@ class _WholeFile(io.BytesIO):
 
     def close(self) -> None:
         if not self.closed:
-            data = self.getvalue()
+            data = seal(self._url, self.getvalue())
             super().close()
             write_file(self._url, data, exclusive=self._exclusive)
 
@@ -190,12 +191,25 @@ class _DurableOutputFile(FsspecOutputFile):
         return _WholeFile(self.location, exclusive=not overwrite)
 
 
+class _CheckedInputFile(FsspecInputFile):
+    def open(self, seekable: bool = True) -> InputStream:
+        if not self.location.endswith((".avro", ".metadata.json")):
+            return super().open(seekable)
+        with super().open(seekable) as stream:
+            data = stream.read()
+        check_seal(self.location, data)
+        return io.BytesIO(data)
+
+
 class StoreFileIO(FsspecFileIO):
-    """PyIceberg's file access for any fsspec protocol, with durable writes.
+    """PyIceberg's file access for any fsspec protocol, with durable writes and checked metadata.
 
     PyIceberg's own writes metadata in place and knows a handful of protocols: a crash could leave a torn manifest that
     the catalog already names.
     """
+
+    def new_input(self, location: str) -> _CheckedInputFile:
+        return _CheckedInputFile(location, self._get_fs_from_uri(urlparse(location), location))
 
     def new_output(self, location: str) -> _DurableOutputFile:
         return _DurableOutputFile(location, self._get_fs_from_uri(urlparse(location), location))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ferstore.store.commit import Change
+from ferstore.store.digests import damaged, read_checked
 from ferstore.store.files import StoredFile, filesystem, write_data_file
 from ferstore.store.pin import Pin
 from ferstore.store.store import Store
@@ -20,16 +22,42 @@ _ROWS_A_FILE = 500_000
 def read_rows(
     store: Store, pin: Pin, table: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None
 ) -> pa.Table:
-    """Rows of a table at a pin, in no order. Never ask for a map column of a whole table."""
+    """Rows of a table at a pin, in no order. Never ask for a map column of a whole table.
+
+    Raises:
+        CorruptionError: a file is missing or damaged. Files of features are not read whole, and so are not held
+            against their digests here.
+    """
     schema = store.schemas[table].arrow()
     wanted = pa.schema([schema.field(name) for name in columns]) if columns else schema
-    parts = [read_file(data_file.file_path, columns, where) for data_file in pin.data_files(table)]
+    whole = store.schemas[table].value is None
+    parts = [read_file(data_file.file_path, columns, where, whole=whole) for data_file in pin.data_files(table)]
     return pa.concat_tables([part.cast(wanted) for part in parts]) if parts else wanted.empty_table()
 
 
-def read_file(url: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
-    """Rows of one data file."""
-    return pq.read_table(url.removeprefix("file://"), filesystem=filesystem(url), columns=columns, filters=where)
+def read_file(
+    url: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None, *, whole: bool = True
+) -> pa.Table:
+    """Rows of one data file.
+
+    Args:
+        url: of the file.
+        columns: all unless named.
+        where: rows to keep.
+        whole: read all of it and hold it against its digest; else only what the columns need, by page checksums.
+
+    Raises:
+        CorruptionError: it is missing or damaged.
+    """
+    source = {"source": pa.BufferReader(read_checked(url))} if whole else _in_place(url)
+    try:
+        return pq.read_table(**source, columns=columns, filters=where, page_checksum_verification=True)
+    except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+        raise damaged(url, error) from error
+
+
+def _in_place(url: str) -> dict[str, Any]:
+    return {"source": url.removeprefix("file://"), "filesystem": filesystem(url)}
 
 
 def write_rows(store: Store, table: str, rows: pa.Table) -> tuple[StoredFile, ...]:
@@ -59,8 +87,9 @@ def replace_rows(store: Store, pin: Pin, table: str, rows: pa.Table, removed: pa
     marked = gone.append_column("_gone", pa.array([True] * len(gone)))
     kept: list[pa.Table] = []
     replaced = []
+    whole = store.schemas[table].value is None
     for data_file in pin.data_files(table) if len(gone) else []:
-        keys = read_file(data_file.file_path, key)
+        keys = read_file(data_file.file_path, key, whole=whole)
         stays = _without(keys, marked, key)
         if len(stays) < len(keys):
             replaced.append(data_file)
