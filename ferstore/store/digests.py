@@ -1,7 +1,7 @@
 """Data files held against the digests in their names before anything is read from them.
 
-A page checksum covers a page: footers and page headers have none, and a file with another one's valid bytes has them all
-right. The digest in the name covers every byte, and that the file is the one that was committed.
+A page checksum covers a page: footers and page headers have none, and a file with another one's valid bytes has them
+all right. The digest in the name covers every byte, and that the file is the one that was committed.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """Iceberg's metadata files under a digest of their own, so that damage is told and never parsed.
 
 PyIceberg's Avro decoder checks no bounds (0.12): one flipped byte of a manifest can end the process, and another, or a
-cut at the right place, silently leaves files out. The formats stay as they are, for any engine to read: the digest of an
-Avro file is its sync marker, which is any 16 bytes; that of a ``metadata.json`` is a key that readers do not know.
-Files that another engine wrote have no seal, and are checked for being whole only.
+cut at the right place, silently leaves files out. The formats stay as they are, for any engine to read: the digest of
+an Avro file is its sync marker, which is any 16 bytes; that of a ``metadata.json`` is a key that readers do not know.
+Files that another engine, or ferstore before it did this, wrote have no seal: they are checked for being whole only.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 
 from ferstore.errors import CorruptionError
@@ -37,14 +38,11 @@ def check_seal(location: str, data: bytes) -> None:
         CorruptionError: its bytes are not those that were written, or it was cut short.
     """
     if location.endswith(".avro"):
-        if _MARK in data:
-            sound = data[-_SYNC:] == _sync_of(data)
-        else:
-            sound = _is_container(data)
+        sound = data[-_SYNC:] == _sync_of(data) if _MARK in data else _is_container(data)
     elif location.endswith(".metadata.json"):
         body, tail = data[: -_TAIL_BYTES - len(_KEY)], data[-_TAIL_BYTES:]
         sealed = _KEY in data or _TAIL.fullmatch(tail)
-        sound = not sealed or data == seal(location, body + b"}")
+        sound = data == seal(location, body + b"}") if sealed else _is_json(data)
     else:
         return
     if not sound:
@@ -88,6 +86,14 @@ def _is_container(data: bytes) -> bool:
     except IndexError:
         return False
     return data[:4] == b"Obj\x01" and len(sync) == _SYNC and at == len(data)
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except ValueError:
+        return False
+    return True
 
 
 def _long(data: bytes, at: int) -> tuple[int, int]:
