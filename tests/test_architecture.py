@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 STAGES = {"sources", "extract", "train", "report"}
 RANK = {
+    "redaction": -2,
     "errors": -1,
     **dict.fromkeys(("progress", "labels", "config", "stderr", "network", "cluster_access"), 0),
     **dict.fromkeys(("image", "cluster"), 1),

@@ -27,6 +27,7 @@ from pyiceberg.io import InputStream, OutputStream
 from pyiceberg.io.fsspec import FsspecFileIO, FsspecInputFile, FsspecOutputFile
 
 from ferstore.errors import StoreError
+from ferstore.image.location import redact
 from ferstore.store.seal import check_seal, seal
 
 _DIGEST = re.compile(r"-([0-9a-f]{64})\.parquet$")
@@ -58,7 +59,16 @@ def local_path(url: str) -> Path | None:
 
 
 def normalise(url: str) -> str:
-    """The URL of a store or file without a trailing slash; a local path becomes an absolute ``file://`` URL."""
+    """The URL of a store or file without a trailing slash; a local path becomes an absolute ``file://`` URL.
+
+    Raises:
+        StoreError: it carries credentials, which would be stored with every file's location.
+    """
+    if redact(url) != url:
+        raise StoreError(
+            f"the URL {redact(url)} carries credentials or parameters",
+            hint="remove them and give credentials through fsspec's environment variables or configuration",
+        )
     path = local_path(url)
     return f"file://{path.expanduser().resolve()}" if path is not None else url.rstrip("/")
 
