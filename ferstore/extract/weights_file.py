@@ -210,8 +210,9 @@ def _strings(group: h5py.Group, name: str) -> list[str]:
     if name not in group.attrs:
         return []
     stored = group.attrs.get_id(name)
-    if len(stored.shape) != 1 or stored.shape[0] > _MOST_NAMES or stored.get_storage_size() > _MOST_NAME_BYTES:
-        raise _unfit(f"its {name} has shape {stored.shape} and {stored.get_storage_size():,} bytes")
+    count, each = stored.shape[0] if len(stored.shape) == 1 else None, stored.dtype.itemsize
+    if count is None or count > _MOST_NAMES or count * each > _MOST_NAME_BYTES:
+        raise _unfit(f"its {name} has shape {stored.shape}, {each:,} bytes each")
     return [text.decode() if isinstance(text, bytes) else str(text) for text in group.attrs[name]]
 
 

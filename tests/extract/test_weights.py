@@ -254,7 +254,7 @@ def names_of(count: int, text: bytes = b"x") -> bytes:
         (b"", "cannot be read"),
         (b"\x80\x04 a pickle", "cannot be read"),
         (names_of(2_000_000), r"layer_names has shape \(2000000,\)"),
-        (names_of(1000, b"x" * 2000), "layer_names has shape .* 2,000,000 bytes"),
+        (names_of(1000, b"x" * 2000), "layer_names has shape .* 2,000 bytes each"),
         (names_of(1), "1 convolutions and 0 batch"),
         (hdf5(lambda file: file.attrs.update(layer_names=b"x")), r"layer_names has shape \(\)"),
         (hdf5(group_in_itself), "no layers/conv2d/vars/0"),
