@@ -90,7 +90,7 @@ def test_heavy_imports_are_lazy(module: str, absent: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_no_code_comes_from_data(path: Path) -> None:
-    """Nothing is unpickled, evaluated or imported by a name that is data: what is read is arrays, rows, JSON and TOML."""
+    """Nothing is unpickled, evaluated or imported by a name from data: what is read is arrays, rows, JSON and TOML."""
     text = (ROOT / path).read_text("utf-8")
     roots = {name.split(".")[0] for name in imported(path)}
     assert not roots & {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "yaml", "runpy", "imp"}

@@ -14,7 +14,7 @@ from ferstore.progress import Progress, Silent
 from ferstore.store.files import file_digest, recorded_digest
 from ferstore.store.pin import Pin
 from ferstore.store.rows import read_rows
-from ferstore.store.seal import BROKEN, unreadable
+from ferstore.store.seal import BROKEN
 from ferstore.store.store import Store
 
 
@@ -45,7 +45,7 @@ class VerifyReport:
 
 
 def _scan(pin: Pin) -> tuple[dict[str, int], dict[str, str]]:
-    """Size of every data file that any kept snapshot needs; and manifests, and lists of them, that are damaged, and how.
+    """Size of every data file that any kept snapshot needs; and manifests, and lists of them, that are damaged.
 
     As `references`, which stops at the first that is.
     """
