@@ -89,7 +89,7 @@ def test_a_sound_store_is_counted_whole_and_left_as_it_is(filled: Store) -> None
     assert len(sizes) == 4
     assert {table: rows for table, rows in report.rows.items() if rows} == {"images": 1, "pool_3": 1, "runs": 1}
     assert report.rows.keys() == filled.schemas.keys()
-    assert states(findings) == dict.fromkeys(("reachable", "tables", "atomic", "orphans", "runs"), "ok")
+    assert states(findings) == dict.fromkeys(("reachable", "tables", "atomic", "orphans", "erasures", "runs"), "ok")
     assert filled.url in findings[0].detail
     assert everything(filled) == before
 
@@ -244,7 +244,8 @@ def test_a_lost_manifest_fails_its_check_and_not_the_others(filled: Store) -> No
     for manifest in lost:
         manifest.unlink()
     findings = doctor(filled)
-    assert states(findings) == {"reachable": "ok", "tables": "ok", "atomic": "ok", "orphans": "fail", "runs": "ok"}
+    checks = dict.fromkeys(("reachable", "tables", "atomic", "erasures", "runs"), "ok")
+    assert states(findings) == {**checks, "orphans": "fail"}
     report = verify(filled)
     assert damage(report) == dict.fromkeys(lost, "missing")
     assert "images" not in report.rows
