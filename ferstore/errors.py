@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from ferstore.redaction import scrub
+
 
 class FerstoreError(Exception):
     """Base of every error ferstore raises on purpose. Exit code 1: the work failed.
@@ -21,10 +23,9 @@ class FerstoreError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, problem: str, *, allowed: str = "", hint: str = "") -> None:
-        self.problem = problem
-        self.allowed = allowed
-        self.hint = hint
-        parts = [problem, f"allowed: {allowed}" if allowed else "", hint]
+        # Messages end in logs and tables; whatever a driver or a user put into one, a credential does not get there.
+        self.problem, self.allowed, self.hint = scrub(problem), scrub(allowed), scrub(hint)
+        parts = [self.problem, f"allowed: {self.allowed}" if allowed else "", self.hint]
         super().__init__("; ".join(" ".join(part.split()) for part in parts if part))
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ferstore.cli.options import At, Json, OutputFormat
+from ferstore.cli.options import At, Json, OutputFormat, local_path
 from ferstore.cli.root import ASK, app
 from ferstore.cli.session import open_store
 from ferstore.errors import InputError
@@ -18,7 +18,7 @@ def sql(
     query: Annotated[str, typer.Argument(help="One SELECT over tables and views.")],
     at: At = None,
     format: Annotated[OutputFormat, typer.Option(help="How rows are printed.")] = OutputFormat.table,  # noqa: A002
-    output: Annotated[Path | None, typer.Option(help="Write to a file instead of stdout.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write to a file instead of stdout.", callback=local_path)] = None,
     timeout: Annotated[float, typer.Option(help="Seconds the query may work; 0 for no limit.")] = 60,
     memory: Annotated[
         float | None, typer.Option(help="GiB it may hold; half of the machine's and at most 4 otherwise.")

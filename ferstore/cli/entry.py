@@ -16,6 +16,7 @@ from ferstore.cli.root import app
 from ferstore.cli.session import Globals
 from ferstore.config import job_commands
 from ferstore.errors import FerstoreError, InputError
+from ferstore.redaction import scrub
 
 # Each adds its commands; help shows the groups in this order.
 # isort: off
@@ -104,7 +105,7 @@ def _run(arguments: list[str]) -> int:
 
 def _fail(code: int, text: str) -> int:
     if Globals.debug or "--debug" in sys.argv:
-        traceback.print_exc()
-    line = " ".join(text.split())
+        sys.stderr.write(scrub(traceback.format_exc()))
+    line = scrub(" ".join(text.split()))
     sys.stderr.write(f"ferstore: {line}\n")
     return code

@@ -18,6 +18,7 @@ from ferstore.cli.options import (
     Maps,
     Precision,
     actor_count,
+    local_path,
     names,
 )
 from ferstore.cli.root import FILL, app
@@ -32,9 +33,11 @@ def init(
 ) -> None:
     """Make the store. Example: ferstore --store /data/faces init"""
     from ferstore import api, terminal
+    from ferstore.store.files import normalise
 
     if dry_run:
         url = Globals.store or api.default_store_url()
+        normalise(url)  # refuses what could not be made
         terminal.print_json({"would_make": url}) if as_json else terminal.say(f"would make a store at {url}")
         return
     store = api.init(Globals.store, catalog=Globals.catalog, map_dtype=maps.value if maps else None)
@@ -113,7 +116,7 @@ def extract(
 
 @app.command(rich_help_panel=FILL)
 def demo(
-    output: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("ferstore-demo"),
+    output: Annotated[Path, typer.Option(help="Where everything goes.", callback=local_path)] = Path("ferstore-demo"),
     address: Address = None,
     insecure_cluster: Insecure = False,
 ) -> None:

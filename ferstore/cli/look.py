@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ferstore.cli.options import At, Json
+from ferstore.cli.options import At, Json, local_path
 from ferstore.cli.root import LOOK, app
 from ferstore.cli.session import open_store
 from ferstore.errors import InputError
@@ -15,7 +15,7 @@ from ferstore.errors import InputError
 
 @app.command(rich_help_panel=LOOK)
 def report(
-    output: Annotated[Path, typer.Option(help="Folder of the page, its figures and CSV files.")],
+    output: Annotated[Path, typer.Option(help="Folder of the page, its figures and CSV files.", callback=local_path)],
     training_set: Annotated[str | None, typer.Option(help="One training set's trainings; all otherwise.")] = None,
     at: At = None,
     faces: Annotated[bool, typer.Option("--faces", help="Put small pictures of faces on the page.")] = False,
@@ -33,7 +33,9 @@ def report(
 @app.command(rich_help_panel=LOOK)
 def figures(
     image: Annotated[str, typer.Argument(help="An image_id of the store, or an image file or URL.")],
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the figures; made if it is not there.")],
+    output: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for the figures; made if it is not there.", callback=local_path)
+    ],
     run: Annotated[
         str | None, typer.Option(help="Training whose conv1 to conv4 are shown; the newest sub_deep otherwise.")
     ] = None,

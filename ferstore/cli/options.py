@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -103,6 +104,19 @@ Address = Annotated[str | None, typer.Option(help="Ray cluster; this machine oth
 Insecure = Annotated[
     bool, typer.Option("--insecure-cluster", help="Use a cluster that lets in whoever reaches it, without a token.")
 ]
+
+
+def local_path(path: Path | None) -> Path | None:
+    """A path as given; a URL is refused, which would become a folder with its credentials in the name.
+
+    Raises:
+        InputError: it is a URL.
+    """
+    if path is not None and (scheme := re.search(r"[A-Za-z][A-Za-z0-9+.\-]+:/", str(path))):
+        raise InputError(
+            f"--output with a {scheme[0]} URL", allowed="a path on this machine", hint="copy it from there"
+        )
+    return path
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from ferstore.redaction import ScrubbingFormatter
+
 if TYPE_CHECKING:
     from ferstore.api import FeatureStore
 
@@ -46,7 +48,7 @@ def log_to(store: FeatureStore) -> None:
             handler = RotatingFileHandler(folder / "ferstore.log", maxBytes=5 << 20, backupCount=2, delay=True)
         except OSError:
             pass  # a store that can only be read can still be queried
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(ScrubbingFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.captureWarnings(True)
 

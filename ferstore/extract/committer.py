@@ -144,7 +144,7 @@ class Committer:
             self._known[layer] = {data_file.file_path for data_file in self.base.data_files(layer)}
         live = {data_file.file_path for data_file in pin.data_files(layer)}
         for url in live - self._known[layer] - own:
-            rows = read_file(url, ["image_id", "extractor_id", "view"])
+            rows = read_file(url, ["image_id", "extractor_id", "view"], whole=False)
             ours = rows.filter(pc.equal(rows["extractor_id"], self.extractor.extractor_id))
             foreign.update(zip(ours["image_id"].to_pylist(), ours["view"].to_pylist(), strict=True))
             self._known[layer].add(url)

@@ -50,6 +50,7 @@ FILE_ORDER: tuple[int, ...] = (
 )
 # fmt: on
 
+_MOST_NAMES, _MOST_NAME_BYTES = 2000, 1 << 20  # of layers, the network has 311; of what Keras writes, a few KiB
 _NORM = ("beta", "moving_mean", "moving_variance")
 _FITS = "the weights of a keras.applications.InceptionV3, with or without its top"
 _HINT = "write them with model.save_weights('x.weights.h5')"
@@ -125,6 +126,8 @@ def _unfit(problem: str) -> WeightsError:
 
 
 def _reader_of_safetensors(data: bytes) -> ReadArray:
+    if (size := int.from_bytes(data[:8], "little")) > _MOST_NAME_BYTES:
+        raise _unfit(f"its header has {size:,} bytes")
     arrays = safetensors.numpy.load(data)
     if "conv2d_94/kernel" in arrays:
         raise _unfit("it has more than 94 convolutions")
@@ -203,7 +206,14 @@ def _legacy_paths(group: h5py.Group, prefix: str) -> dict[str, str]:
 
 
 def _strings(group: h5py.Group, name: str) -> list[str]:
-    return [text.decode() if isinstance(text, bytes) else str(text) for text in group.attrs.get(name, ())]
+    """An attribute's texts; looked at before it is read, for a few bytes of a file can repeat a name for ever."""
+    if name not in group.attrs:
+        return []
+    stored = group.attrs.get_id(name)
+    count, each = stored.shape[0] if len(stored.shape) == 1 else None, stored.dtype.itemsize
+    if count is None or count > _MOST_NAMES or count * each > _MOST_NAME_BYTES:
+        raise _unfit(f"its {name} has shape {stored.shape}, {each:,} bytes each")
+    return [text.decode() if isinstance(text, bytes) else str(text) for text in group.attrs[name]]
 
 
 def _member(group: h5py.Group, path: str) -> Any:

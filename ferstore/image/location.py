@@ -22,6 +22,7 @@ from urllib.parse import unquote_plus
 from fsspec import available_protocols
 
 from ferstore.errors import SourceError
+from ferstore.redaction import CONTAINER_BEFORE_AT, SECRET_PARAMETER, scrub
 
 PROTOCOLS = ("file", "s3", "gs", "gcs", "az", "abfs", "abfss", "http", "https", "memory")
 _ALLOWED = "a local path, or a URL of " + ", ".join(PROTOCOLS)
@@ -31,12 +32,6 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _CHAIN = re.compile(r"::[A-Za-z0-9+.\-]*://")
 _ROW = re.compile(r"(0|[1-9][0-9]{0,17})-([1-9][0-9]{0,17})")
 _PARAMETERS = re.compile(r"[?&#;]")
-_SECRET_PARAMETER = re.compile(
-    r"x-(amz|goog|ms)-.*|.*(signature|accesskeyid|accessid|token|password|passwd|secret|api_?key|credential).*|sig|key",
-    re.IGNORECASE,
-)
-# In `abfss://container@account.dfs.core.windows.net/path` the part before `@` is no user.
-_CONTAINER_BEFORE_AT = ("az", "abfs", "abfss")
 _WITHOUT_HOST = ("file", "memory", "zip", "tar", "fer2013")
 
 ContainerKind: TypeAlias = Literal["zip", "tar"]
@@ -157,15 +152,18 @@ def redact(url: str) -> str:
 
 
 def _redact_part(part: str) -> str:
-    match = _SCHEME.match(part)
-    if match is None or match[1].lower() in _WITHOUT_HOST:
+    match = _SCHEME.search(part)  # not only at its beginning: it may have been pasted with a space or a quote before it
+    if match is None or (match[1].lower() in _WITHOUT_HOST and part[match.end() :].startswith("/")):
         return part
     scheme, rest = match[1].lower(), part[match.end() :]
+    if scheme in _WITHOUT_HOST:
+        return scrub(part)
     user = _user_info(scheme, rest)
     if user:
         rest = "***" + rest[len(user) :]
     parameters = _PARAMETERS.search(rest)
-    return f"{scheme}://{rest[: parameters.end()]}***" if parameters else f"{scheme}://{rest}"
+    rest = f"{rest[: parameters.end()]}***" if parameters else rest
+    return f"{part[: match.start()]}{scheme}://{rest}"
 
 
 def _checked_file(url: str) -> str:
@@ -190,7 +188,7 @@ def _checked_file(url: str) -> str:
         raise SourceError(f"{redact(url)!r} carries user information", hint=_CREDENTIALS_HINT)
     if scheme not in _WITHOUT_HOST:
         for parameter in _PARAMETERS.split(rest)[1:]:
-            if _SECRET_PARAMETER.fullmatch(unquote_plus(parameter.partition("=")[0])):
+            if SECRET_PARAMETER.fullmatch(unquote_plus(parameter.partition("=")[0])):
                 raise SourceError(f"{redact(url)!r} carries a signature or a key", hint=_CREDENTIALS_HINT)
     return f"{scheme}://{rest}"
 
@@ -207,7 +205,7 @@ def _user_info(scheme: str, rest: str) -> str:
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     user, mark, _ = authority.rpartition("@")
     if mark:
-        return "" if scheme in _CONTAINER_BEFORE_AT and ":" not in user else user
+        return "" if scheme in CONTAINER_BEFORE_AT and ":" not in user else user
     # A password with an unescaped slash looks like a host with a port that is no number.
     port = authority.partition("]")[2] if authority.startswith("[") else authority
     name = port.partition(":")[2]

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from ferstore.store.pin import Pin
 from ferstore.store.rows import read_file
+from ferstore.store.schema import TableSchema
 from ferstore.store.store import Store
 from ferstore.store.writer import feature_values
 
@@ -72,7 +73,7 @@ def diff(store: Store, first: Pin, second: Pin) -> Diff:
         if before == after:
             continue
         columns = [c.name for c in schema.columns if c.name not in (schema.value, "ingested_at", "extracted_at")]
-        old, new = _rows(before - after, columns, schema.key), _rows(after - before, columns, schema.key)
+        old, new = (_rows(urls, columns, schema) for urls in (before - after, after - before))
         changed = [key for key in old.keys() & new.keys() if not _same(old[key], new[key])]
         tables.append(TableDiff(name, len(new.keys() - old.keys()), len(old.keys() - new.keys()), len(changed)))
         if name == "images":
@@ -86,11 +87,11 @@ def diff(store: Store, first: Pin, second: Pin) -> Diff:
     )
 
 
-def _rows(urls: set[str], columns: list[str], key: tuple[str, ...]) -> dict[tuple[object, ...], Mapping[str, object]]:
+def _rows(urls: set[str], columns: list[str], schema: TableSchema) -> dict[tuple[object, ...], Mapping[str, object]]:
     rows: dict[tuple[object, ...], Mapping[str, object]] = {}
     for url in urls:
-        for row in read_file(url, columns).to_pylist():
-            rows[tuple(row[name] for name in key)] = row
+        for row in read_file(url, columns, whole=schema.value is None).to_pylist():
+            rows[tuple(row[name] for name in schema.key)] = row
     return rows
 
 

@@ -163,7 +163,7 @@ def open_catalog(uri: str | None, root: str) -> Catalog:
     except (SQLAlchemyError, OSError, ImportError) as error:
         # The driver's message may quote the URI with its password; only its type is shown.
         raise StoreError(
-            f"cannot open the {scheme} catalog ({type(error).__name__})",
+            f"cannot open the {scheme} catalog of the store {root} ({type(error).__name__})",
             hint="check --catalog (or FERSTORE_CATALOG), that its server runs, and that its driver is installed",
         ) from error
 

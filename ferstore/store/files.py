@@ -28,7 +28,9 @@ from pyiceberg.io import InputStream, OutputStream
 from pyiceberg.io.fsspec import FsspecFileIO, FsspecInputFile, FsspecOutputFile
 
 from ferstore.errors import StoreError
+from ferstore.image.location import redact
 from ferstore.store.reach import patiently, reaching
+from ferstore.store.seal import check_seal, seal
 
 _DIGEST = re.compile(r"-([0-9a-f]{64})\.parquet$")
 
@@ -59,7 +61,16 @@ def local_path(url: str) -> Path | None:
 
 
 def normalise(url: str) -> str:
-    """The URL of a store or file without a trailing slash; a local path becomes an absolute ``file://`` URL."""
+    """The URL of a store or file without a trailing slash; a local path becomes an absolute ``file://`` URL.
+
+    Raises:
+        StoreError: it carries credentials, which would be stored with every file's location.
+    """
+    if redact(url) != url:
+        raise StoreError(
+            f"the URL {redact(url)} carries credentials or parameters",
+            hint="remove them and give credentials through fsspec's environment variables or configuration",
+        )
     path = local_path(url)
     return f"file://{path.expanduser().resolve()}" if path is not None else url.rstrip("/")
 
@@ -223,7 +234,7 @@ class _WholeFile(io.BytesIO):
 
     def close(self) -> None:
         if not self.closed:
-            data = self.getvalue()
+            data = seal(self._url, self.getvalue())
             super().close()
             write_file(self._url, data, exclusive=self._exclusive)
 
@@ -242,23 +253,24 @@ class _DurableOutputFile(FsspecOutputFile):
         return _WholeFile(self.location, exclusive=not overwrite)
 
 
-class _PatientInputFile(FsspecInputFile):
+class _CheckedInputFile(FsspecInputFile):
     def open(self, seekable: bool = True) -> InputStream:
         if self.location.endswith(".parquet"):
             return super().open(seekable)
         data: bytes = patiently(lambda: self._fs.cat_file(self.location))  # metadata is read whole anyway
+        check_seal(self.location, data)
         return io.BytesIO(data)
 
 
 class StoreFileIO(FsspecFileIO):
-    """PyIceberg's file access for any fsspec protocol, with durable writes and patient reads.
+    """PyIceberg's file access for any fsspec protocol, with durable writes, patient reads and checked metadata.
 
     PyIceberg's own writes metadata in place and knows a handful of protocols: a crash could leave a torn manifest that
     the catalog already names.
     """
 
-    def new_input(self, location: str) -> _PatientInputFile:
-        return _PatientInputFile(location, self._get_fs_from_uri(urlparse(location), location))
+    def new_input(self, location: str) -> _CheckedInputFile:
+        return _CheckedInputFile(location, self._get_fs_from_uri(urlparse(location), location))
 
     def new_output(self, location: str) -> _DurableOutputFile:
         return _DurableOutputFile(location, self._get_fs_from_uri(urlparse(location), location))

@@ -11,27 +11,37 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.table.refs import SnapshotRefType
 from pyiceberg.table.snapshots import Snapshot
+from sqlalchemy.exc import SQLAlchemyError
 
-from ferstore.errors import CorruptionError, InputError, StoreError
+from ferstore.errors import CorruptionError, FerstoreError, InputError, StoreError
 from ferstore.store.properties import HISTORY_GAP
-from ferstore.store.reach import reaching
+from ferstore.store.reach import unavailable
 
 
 @contextmanager
 def readable_metadata(what: str) -> Iterator[None]:
-    """Tell a lost metadata file as damage of the store, which no query or option mends; a busy one is no damage.
+    """Tell a lost or damaged metadata file as damage of the store, which no query mends; a busy one is no damage.
 
     Raises:
         CorruptionError: it is gone.
         UnavailableError: it cannot be reached.
     """
-    with reaching(what):
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise CorruptionError(
-                f"metadata of {what} cannot be read: {error}", hint="restore the store's folder from a backup"
-            ) from error
+    try:
+        yield
+    except (FerstoreError, SQLAlchemyError):
+        raise
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            raise unavailable(what, error) from error
+        raise _lost(what, error) from error
+    except Exception as error:  # the parsers raise whatever a damaged file of another engine makes them run into
+        raise _lost(what, error) from error
+
+
+def _lost(what: str, error: Exception) -> CorruptionError:
+    return CorruptionError(
+        f"metadata of {what} cannot be read: {str(error)[:300]}", hint="restore the store's folder from a backup"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +117,20 @@ class Pin:
 
         Raises:
             StoreError: another engine left delete files, which reading the Parquet files alone would ignore.
-            CorruptionError: a manifest is missing.
+            CorruptionError: a manifest is missing or damaged.
         """
         snapshot_id = self.snapshots.get(table)
         if snapshot_id is None:
             return []
         with readable_metadata(f"table {table!r}"):
             tasks = list(self.tables[table].scan(snapshot_id=snapshot_id).plan_files())
+            snapshot = self.tables[table].metadata.snapshot_by_id(snapshot_id)
+            said = snapshot.summary.get("total-data-files") if snapshot and snapshot.summary else None
+        if said is not None and int(said) != len(tasks):
+            raise CorruptionError(
+                f"manifests of table {table!r} list {len(tasks)} data files, snapshot {snapshot_id} has {said}",
+                hint="restore the store's folder from a backup",
+            )
         if any(task.delete_files for task in tasks):
             raise StoreError(
                 f"table {table!r} has row-level delete files, which ferstore does not write or apply",

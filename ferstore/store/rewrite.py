@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ferstore.errors import CorruptionError
-from ferstore.store.files import StoredFile, filesystem, recorded_digest, write_data_file
-from ferstore.store.reach import patiently
+from ferstore.store.digests import damaged, read_checked
+from ferstore.store.files import StoredFile, write_data_file
 from ferstore.store.store import Store
 from ferstore.store.writer import MAP_ROW_GROUP, ParquetBuffer
 
@@ -58,15 +56,10 @@ def rewrite(store: Store, table: str, urls: Sequence[str], clean: Clean | None =
 
 def _row_groups(url: str) -> Iterator[pa.Table]:
     """Row groups of a file whose digest was checked: what is damaged must not get a new digest that calls it sound."""
-    data = patiently(lambda: filesystem(url).cat_file(url))
-    recorded = recorded_digest(url)
-    if recorded and recorded != hashlib.sha256(data).hexdigest():
-        raise CorruptionError(f"{url} differs from its digest", hint="nothing was changed; see: ferstore verify")
+    data = read_checked(url)
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         for group in range(file.num_row_groups):
             yield file.read_row_group(group)
     except (OSError, pa.ArrowException) as error:
-        raise CorruptionError(
-            f"{url} cannot be read: {error}", hint="nothing was changed; see: ferstore verify"
-        ) from error
+        raise damaged(url, error) from error

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ferstore.store.commit import Change
+from ferstore.store.digests import damaged, read_checked
 from ferstore.store.files import StoredFile, filesystem, local_path, write_data_file
 from ferstore.store.pin import Pin
 from ferstore.store.reach import patiently, reaching
@@ -21,29 +23,56 @@ _ROWS_A_FILE = 500_000
 def read_rows(
     store: Store, pin: Pin, table: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None
 ) -> pa.Table:
-    """Rows of a table at a pin, in no order. Never ask for a map column of a whole table."""
+    """Rows of a table at a pin, in no order. Never ask for a map column of a whole table.
+
+    Raises:
+        CorruptionError: a file is missing or damaged. Files of features are not read whole, and so are not held
+            against their digests here.
+    """
     schema = store.schemas[table].arrow()
     wanted = pa.schema([schema.field(name) for name in columns]) if columns else schema
-    parts = [read_file(data_file.file_path, columns, where) for data_file in pin.data_files(table)]
+    whole = store.schemas[table].value is None
+    parts = [read_file(data_file.file_path, columns, where, whole=whole) for data_file in pin.data_files(table)]
     return pa.concat_tables([part.cast(wanted) for part in parts]) if parts else wanted.empty_table()
 
 
-def read_file(url: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+def read_file(
+    url: str, columns: Sequence[str] | None = None, where: pc.Expression | None = None, *, whole: bool = True
+) -> pa.Table:
     """Rows of one data file.
 
+    Args:
+        url: of the file.
+        columns: all unless named.
+        where: rows to keep.
+        whole: read all of it and hold it against its digest; else only what the columns need, by page checksums.
+
     Raises:
+        CorruptionError: it is missing or damaged.
         UnavailableError: it cannot be reached.
     """
 
-    def read() -> pa.Table:
+    def read(source: Any, **how: Any) -> pa.Table:
+        return pq.read_table(source, columns=columns, filters=where, page_checksum_verification=True, **how)
+
+    def in_place() -> pa.Table:
         if (path := local_path(url)) is not None:
-            return pq.read_table(str(path), filesystem=filesystem(url), columns=columns, filters=where)
+            return read(str(path), filesystem=filesystem(url))
         # Given the filesystem, Arrow would ask it whether the file exists, and take a 503 for a no.
         with filesystem(url).open(url, "rb") as stream:
-            return pq.read_table(stream, columns=columns, filters=where)
+            return read(stream)
 
     with reaching(url):
-        return patiently(read)
+        try:
+            return read(pa.BufferReader(read_checked(url))) if whole else patiently(in_place)
+        except FileNotFoundError as error:
+            raise damaged(url, error) from error
+        except (pa.ArrowException, ValueError, KeyError) as error:
+            raise damaged(url, error) from error
+        except OSError as error:
+            if error.errno is None:  # Arrow's word for bytes that are no Parquet
+                raise damaged(url, error) from error
+            raise
 
 
 def write_rows(store: Store, table: str, rows: pa.Table) -> tuple[StoredFile, ...]:
@@ -73,8 +102,9 @@ def replace_rows(store: Store, pin: Pin, table: str, rows: pa.Table, removed: pa
     marked = gone.append_column("_gone", pa.array([True] * len(gone)))
     kept: list[pa.Table] = []
     replaced = []
+    whole = store.schemas[table].value is None
     for data_file in pin.data_files(table) if len(gone) else []:
-        keys = read_file(data_file.file_path, key)
+        keys = read_file(data_file.file_path, key, whole=whole)
         stays = _without(keys, marked, key)
         if len(stays) < len(keys):
             replaced.append(data_file)

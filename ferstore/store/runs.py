@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ferstore.redaction import scrub
 from ferstore.store.commit import Change, transact
 from ferstore.store.pin import Pin
 from ferstore.store.rows import replace_rows
@@ -90,10 +91,10 @@ def replace_run(
         "state": state,
         "dataset": run.dataset,
         "extractor_id": run.extractor_id,
-        "arguments": json.dumps(dict(run.arguments), sort_keys=True),
+        "arguments": scrub(json.dumps(dict(run.arguments), sort_keys=True)),
         "counts": json.dumps(dict(counts)) if counts is not None else None,
         "details": json.dumps(dict(details), sort_keys=True) if details is not None else None,
-        "error": error,
+        "error": scrub(error) if error else error,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "version": version("ferstore"),

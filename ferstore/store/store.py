@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
 from pyiceberg.table import Table
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
-from ferstore.errors import StoreError, UnavailableError
+from ferstore.errors import CorruptionError, FerstoreError, StoreError, UnavailableError
 from ferstore.store.catalog import NAMESPACE, load_tables, open_catalog
 from ferstore.store.files import filesystem, normalise, write_file
 from ferstore.store.pin import Pin, readable_metadata
@@ -167,8 +167,11 @@ def open_store(url: str, *, catalog: str | None = None) -> Store:
 
 def _own_tables(catalog: Catalog, url: str) -> Mapping[str, Table]:
     """Tables of a finished store. A lost or mistaken catalog must not look like a store without rows."""
-    with readable_metadata(f"the store {url}"):
-        tables = load_tables(catalog)
+    try:
+        with readable_metadata(f"the store {url}"):
+            tables = load_tables(catalog)
+    except SQLAlchemyError as error:
+        raise unusable_catalog(url, error) from error
     found = next((table.location() for table in tables.values()), "no tables")
     if not found.startswith(f"{url}/tables/"):
         raise StoreError(
@@ -177,6 +180,16 @@ def _own_tables(catalog: Catalog, url: str) -> Mapping[str, Table]:
             hint="check --catalog (or FERSTORE_CATALOG), or restore catalog.db from a backup",
         )
     return tables
+
+
+def unusable_catalog(url: str, error: SQLAlchemyError) -> FerstoreError:
+    """What to say of a catalog that is damaged, or cannot be reached; of the driver's words, the first line."""
+    cause = getattr(error, "orig", None) or error
+    said = (str(cause).splitlines() or [""])[0][:200]
+    problem = f"the catalog of the store {url} cannot be read: {type(cause).__name__}: {said}"
+    if isinstance(error, OperationalError):  # locked, or a server that does not answer
+        return UnavailableError(problem, hint="see that its server runs, and run the same command again")
+    return CorruptionError(problem, hint="restore it (catalog.db, where it is inside the store) from a backup")
 
 
 _OURS = frozenset({"tables", "catalog.db", "catalog.db-journal", "log"})

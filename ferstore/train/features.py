@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ferstore.errors import CorruptionError, InputError
+from ferstore.errors import InputError
+from ferstore.store.digests import check_digests, damaged
 from ferstore.store.files import filesystem
 from ferstore.store.pin import Pin
 from ferstore.store.rows import read_rows
@@ -57,9 +58,27 @@ class LayerRows:
         first = np.concatenate([[0], np.cumsum(self.row_groups)])
         return np.asarray(first[self.places[:, 0]] + self.places[:, 1], np.int64)
 
+    def files_of(self, examples: npt.NDArray[np.int64]) -> set[str]:
+        """Files that hold some examples."""
+        return {self.files[number] for number in np.unique(self.places[examples, 0]).tolist()}
+
     def take(self, examples: npt.NDArray[np.int64]) -> LayerRows:
         """The same for some of the examples, in that order."""
         return LayerRows(self.schema, self.shape, self.files, self.places[examples], self.row_groups)
+
+
+def check_layers(pin: Pin, layers: Sequence[str]) -> int:
+    """Hold every file of some layers against its digest before a key is read of it.
+
+    A damaged file could have its rows look like another image's, or like none, and be left out in silence.
+
+    Returns:
+        Files of other engines, which have none.
+
+    Raises:
+        CorruptionError: a file is missing or differs.
+    """
+    return check_digests({data_file.file_path for layer in layers for data_file in pin.data_files(layer)})
 
 
 def choose_extractor(
@@ -76,10 +95,7 @@ def choose_extractor(
     complete: dict[str, int] = {}
     newest: dict[str, Any] = {}
     for layer in layers:
-        try:
-            rows = read_rows(store, pin, layer, ["image_id", "extractor_id", "view", "extracted_at"])
-        except (OSError, ValueError) as error:
-            raise damaged(f"a file of {layer}", error) from error
+        rows = read_rows(store, pin, layer, ["image_id", "extractor_id", "view", "extracted_at"])
         rows = rows.filter(pc.is_in(rows["view"], value_set=pa.array(views)))
         for row in rows.group_by("extractor_id").aggregate([("extracted_at", "max")]).to_pylist():
             seen = newest.get(row["extractor_id"])
@@ -150,16 +166,11 @@ def _key_files(pin: Pin, layer: str, by: str) -> list[tuple[str, pa.Table, list[
             with pq.ParquetFile(filesystem(url).open(url, "rb"), page_checksum_verification=True) as file:
                 rows = file.read(columns=["image_id", "view", by])
                 sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise damaged(url, error) from error
         found.append((pc.min(rows["image_id"]).as_py() or "", pc.min(rows["view"]).as_py() or "", url, rows, sizes))
     found.sort(key=lambda entry: entry[:3])
     return [(url, rows, sizes) for _, _, url, rows, sizes in found]
-
-
-def damaged(url: str, error: Exception) -> CorruptionError:
-    """What to say of a data file that cannot be read. Arrow's errors are OSError and ValueError."""
-    return CorruptionError(f"{url} cannot be read: {error}", hint="see what is damaged: ferstore verify")
 
 
 def missing_features(layer: str, maker: str | None, missing: pa.Table) -> InputError:

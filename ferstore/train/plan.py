@@ -16,7 +16,7 @@ from ferstore.store.rows import read_rows
 from ferstore.store.runs import Run
 from ferstore.store.store import Store
 from ferstore.train.data import ASIDE, TrainingData, load_training_data
-from ferstore.train.features import CONV4
+from ferstore.train.features import CONV4, check_layers
 from ferstore.train.past import find_run, newest_conv4
 from ferstore.train.request import WIDTH, TrainReport, TrainRequest, for_fold
 from ferstore.train.training_set import open_training_set
@@ -35,6 +35,7 @@ class Plan:
         weights_kind: of the extractor.
         snapshots: of every table of features that is read.
         pin: the state it was made on.
+        undigested: files of features without a digest, from another engine: page checksums alone vouch for them.
     """
 
     request: TrainRequest
@@ -44,6 +45,7 @@ class Plan:
     weights_kind: str | None
     snapshots: Mapping[str, int | None]
     pin: Pin
+    undigested: int = 0
 
     def report(self, **figures: Any) -> TrainReport:
         """The account so far, with what else is known."""
@@ -81,9 +83,11 @@ def plan_folds(
 
     Raises:
         InputError: one of them cannot be trained.
+        CorruptionError: a file of the features is missing, or is not what was committed.
     """
     training_set = open_training_set(store, request.training_set)
     pin = store.pin().reading(began_with or {})
+    undigested = check_layers(pin, request.read_layers)
     folds = range(training_set.folds) if request.fold is None else (request.fold,)
     plans = []
     for fold in folds:
@@ -110,7 +114,7 @@ def plan_folds(
         snapshots = {layer: pin.snapshots[layer] for layer in own.read_layers}
         width = before.arguments["width"] if before else own.width or WIDTH
         chosen = replace(own, conv4=conv4, extractor=data.extractor_id, width=width)
-        plans.append(Plan(chosen, data, training_set.dataset, conv4, kinds, snapshots, pin))
+        plans.append(Plan(chosen, data, training_set.dataset, conv4, kinds, snapshots, pin, undigested))
     return plans
 
 
@@ -152,4 +156,5 @@ def described(plan: Plan) -> str:
     said += f", width {report.width}" if report.width else ""
     said += f", conv4 of run {plan.conv4_run}" if plan.conv4_run else ""
     said += ", RANDOM extractor weights" if report.weights_kind == "random" else ""
+    said += f", {plan.undigested} files without a digest" if plan.undigested else ""
     return f"{said}; {report.examples} examples, {report.total_steps} steps"

@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from ferstore.store.digests import damaged
 from ferstore.store.files import filesystem
 from ferstore.store.writer import feature_values
-from ferstore.train.features import LayerRows, damaged
+from ferstore.train.features import LayerRows
 from ferstore.train.order import Indices, Order, Take
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -168,7 +169,7 @@ class _OpenFiles:
         try:
             column = self._open[url].read_row_group(group, columns=[name]).column(0).combine_chunks()
             return feature_values(layer.schema, column.chunk(0) if hasattr(column, "chunk") else column)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise damaged(url, error) from error
 
 
@@ -207,7 +208,7 @@ class VectorFile:
             try:
                 column = opened.read_row_group(group, columns=[layer.schema.name]).column(0).combine_chunks()
                 flat = np.asarray(column.flatten(), np.float32).reshape(-1, self._values)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, KeyError) as error:
                 raise damaged(layer.files[file], error) from error
             self._file.write(np.ascontiguousarray(flat[layer.places[mine, 2]]).data)
             self._row[mine] = np.arange(written, written + len(mine))
@@ -239,7 +240,7 @@ class VectorFile:
 def _open(url: str) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(filesystem(url).open(url, "rb"), page_checksum_verification=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise damaged(url, error) from error
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ferstore.store.digests import check_digests
 from ferstore.store.files import StoredFile, write_data_file
 from ferstore.store.writer import encode
 from ferstore.train.data import EVALUATED
@@ -76,7 +77,10 @@ class _Worker:
         self.train = data.examples("train")
         self.order = Order(data.groups(self.train), recipe.batch_size, derived_seed(job.spec.seed, "order"), world)
         self.total = recipe.total_steps(len(self.train))
-        self.reader = Reader(data.layers, self._mine())
+        mine = self._mine()
+        # The driver held them against their digests too; but this may be another machine, or a later attempt.
+        check_digests(set().union(*(layer.files_of(mine) for layer in data.layers)))
+        self.reader = Reader(data.layers, mine)
         self.targets = data.targets(recipe.targets)
         self.trainer = Trainer(
             job.spec,
@@ -225,7 +229,7 @@ class _Worker:
         return every[chosen[every % data.items]]
 
     def _mine(self) -> Indices:
-        """Examples whose vectors this worker needs."""
+        """Examples whose features this worker reads."""
         bounds = np.arange(self.order.lanes + 1) * len(self.train) // self.order.lanes
         lanes = [self.train[bounds[n] : bounds[n + 1]] for n in range(self.rank, self.order.lanes, self.world)]
         for examples in (self._examples("validation"), self._examples(*EVALUATED), self.job.data.examples()):

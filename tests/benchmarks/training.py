@@ -3,12 +3,15 @@
     python tests/benchmarks/training.py loop STORE TRAINING_SET [--experiment sub_deep] [--width 256] [--epochs 1]
     python tests/benchmarks/training.py table-1 [--batch 16]
     python tests/benchmarks/training.py memory STORE TRAINING_SET [--width 16] [--small 600]
+    python tests/benchmarks/training.py digests STORE TRAINING_SET [--experiment sub_deep] [--epochs 1]
 
 ``loop``: updates fed from Parquet; the same updates fed from one array in memory; ``keras.Model.fit`` on that array
 with Keras's own layers. All in one process, turn by turn; what is compared are the medians of the turns.
 ``table-1``: one update of Table 1 at full width against the same stack of ``keras.layers.Conv2D``, random features.
 ``memory``: peak of a training process over some of the images and over all of them, mirrored ones too; each is in a
 process of its own.
+``digests``: reading all train images for some epochs, with the check of a run's files before it and without, turn by
+turn; and the same beside the updates of that many epochs.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from ferstore import api
+from ferstore.store.digests import check_digests
 from ferstore.train.data import TrainingData, load_training_data
 from ferstore.train.job import HeadSpec
 from ferstore.train.order import Order, Take
@@ -41,7 +45,7 @@ BOTH = ("identity", "hflip")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["loop", "table-1", "memory", "memory-of-one"])
+    parser.add_argument("what", choices=["loop", "table-1", "memory", "memory-of-one", "digests"])
     parser.add_argument("store", nargs="?")
     parser.add_argument("training_set", nargs="?")
     parser.add_argument("--experiment", choices=["deepest", "sub_deep"], default="sub_deep")
@@ -52,7 +56,9 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=600)
     parser.add_argument("--items", type=int)
     asked = parser.parse_args()
-    {"loop": loop, "table-1": table_1, "memory": memory, "memory-of-one": memory_of_one}[asked.what](asked)
+    {"loop": loop, "table-1": table_1, "memory": memory, "memory-of-one": memory_of_one, "digests": digests}[
+        asked.what
+    ](asked)
 
 
 def load(asked: argparse.Namespace, views: Sequence[str] = ("identity",)) -> TrainingData:
@@ -119,6 +125,47 @@ def loop(asked: argparse.Namespace) -> None:
     for other in ("memory", "fit"):
         ratio = statistics.median(a / b for a, b in zip(rates["parquet"], rates[other], strict=True))
         print(f"  parquet / {other}: {ratio:.3f}")
+
+
+def digests(asked: argparse.Namespace) -> None:
+    configure(gpus=0)
+    data = load(asked)
+    examples = data.examples("train")
+    files = set().union(*(layer.files_of(examples) for layer in data.layers))
+    size = sum(Path(url.removeprefix("file://")).stat().st_size for url in files)
+    order = Order(data.groups(examples), PAPER.batch_size, 0, 1)
+    trainer = trainer_of(data, asked)
+    step = iter(range(10**9))
+
+    def run(*, check: bool, update: bool) -> int:
+        if check:
+            check_digests(files)
+        reader = Reader(data.layers, examples)
+        for batch in take(reader.stream(order, examples, 0, 0), asked.epochs * order.steps):
+            if update:
+                trainer.step(next(step), batch)
+        reader.close()
+        return asked.epochs * len(examples)
+
+    rates = turns(
+        {
+            f"{what}{' after a check' if check else ''}": lambda check=check, update=update: run(
+                check=check, update=update
+            )
+            for what, update in (("reading", False), ("training", True))
+            for check in (False, True)
+        },
+        asked.turns,
+    )
+    width = f", width {asked.width}" if asked.experiment == "sub_deep" else ""
+    print(
+        f"{asked.experiment}{width}, {len(examples)} train images, {asked.epochs} epochs; {size / 1e6:.0f} MB of files"
+    )
+    for way, found in rates.items():
+        print(f"  {way:23} {statistics.median(found):9.1f} samples/s  ({', '.join(f'{rate:.1f}' for rate in found)})")
+    for what in ("reading", "training"):
+        pairs = zip(rates[f"{what} after a check"], rates[what], strict=True)
+        print(f"  {what} after a check / {what}: {statistics.median(a / b for a, b in pairs):.3f}")
 
 
 def take(stream: Iterator[Batch], count: int) -> Iterator[Batch]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -229,11 +230,40 @@ def group_for_array(file: h5py.File) -> None:
     file.create_group("layers/conv2d/vars/0")
 
 
+def group_in_itself(file: h5py.File) -> None:
+    layers = file.create_group("layers")
+    layers["conv2d"] = layers
+
+
+def names_of(count: int, text: bytes = b"x") -> bytes:
+    """A file of Keras 2 whose one layer is named again and again: each name would be looked up."""
+
+    def fill(file: h5py.File) -> None:
+        file.create_group("x").attrs["weight_names"] = np.array([b"x/kernel:0"])
+        file.attrs["layer_names"] = np.array([text] * count)
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver="latest") as file:
+        fill(file)
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [
         (b"", "cannot be read"),
         (b"\x80\x04 a pickle", "cannot be read"),
+        (names_of(2_000_000), r"layer_names has shape \(2000000,\)"),
+        (names_of(1000, b"x" * 2000), "layer_names has shape .* 2,000 bytes each"),
+        (names_of(1), "1 convolutions and 0 batch"),
+        (hdf5(lambda file: file.attrs.update(layer_names=b"x")), r"layer_names has shape \(\)"),
+        (hdf5(group_in_itself), "no layers/conv2d/vars/0"),
+        (hdf5(lambda file: file.update({"layers": h5py.SoftLink("/layers")})), "link to elsewhere"),
+        (first(shape=KERNEL.shape, dtype=h5py.vlen_dtype(np.float32)), "type object"),
+        (first(shape=KERNEL.shape, dtype=h5py.string_dtype()), "type object"),
+        (first(shape=KERNEL.shape, dtype=h5py.regionref_dtype), "type object"),
+        (first(shape=KERNEL.shape, dtype=[("a", "f4"), ("b", "f4")]), "has values of type"),
+        (first(data=h5py.Empty("f4")), "shape None"),
         (first(data=KERNEL)[:900], "cannot be read"),
         (hdf5(lambda file: None), "neither layers nor layer_names"),
         (hdf5(lambda file: file.create_group("layers")), "no layers/conv2d/vars/0"),
@@ -283,12 +313,28 @@ def test_keras_2_file_of_another_network_is_refused() -> None:
         read_weights(hdf5(one_convolution), safetensors_layout=False)
 
 
+HONEST = {"dtype": "F32", "shape": list(KERNEL.shape), "data_offsets": [0, KERNEL.nbytes]}
+
+
+def lying(header: dict[str, Any], length: int | None = None) -> bytes:
+    """A safetensors file with one kernel's bytes, and a header that says what it likes of them."""
+    said = json.dumps(header).encode()
+    return (len(said) if length is None else length).to_bytes(8, "little") + said + KERNEL.tobytes()
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [
         (b"", "cannot be read"),
-        (b"\xff" * 16, "cannot be read"),
+        (b"\xff" * 16, "header has"),
         (safetensors.numpy.save({"a": KERNEL}), "no conv2d/kernel"),
+        (lying({}, length=2**62), "header has 4,611,686,018,427,387,904 bytes"),
+        (lying({str(n): {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(20_000)}), "header has"),
+        (lying({"conv2d/kernel": {**HONEST, "shape": [2**31, 2**31]}}), "cannot be read"),
+        (lying({"conv2d/kernel": {**HONEST, "shape": [0, 2**62], "data_offsets": [0, 0]}}), "cannot be read"),
+        (lying({"conv2d/kernel": {**HONEST, "data_offsets": [0, 2**40]}}), "cannot be read"),
+        (lying({"conv2d/kernel": HONEST, "twice": HONEST}), "cannot be read"),
+        (lying({"conv2d/kernel": {**HONEST, "dtype": "PICKLE"}}), "cannot be read"),
         (safetensors.numpy.save({"conv2d/kernel": KERNEL[:2]}), "has shape"),
         (safetensors.numpy.save({"conv2d/kernel": KERNEL.astype(np.int8)}), "int8"),
         (safetensors.numpy.save({"conv2d/kernel": KERNEL, "conv2d_94/kernel": KERNEL}), "more than 94"),

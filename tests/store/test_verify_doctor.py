@@ -240,13 +240,18 @@ def test_a_table_with_other_columns_than_declared_fails_by_name(filled: Store) -
 
 
 def test_a_lost_manifest_fails_its_check_and_not_the_others(filled: Store) -> None:
-    for manifest in (path_of(filled.url) / "tables/images/metadata").glob("*-m0.avro"):
+    lost = {*(path_of(filled.url) / "tables/images/metadata").glob("*-m0.avro")}
+    for manifest in lost:
         manifest.unlink()
     findings = doctor(filled)
     fine = dict.fromkeys(("reachable", "tables", "atomic", "runs", "erasures"), "ok")
     assert states(findings) == {**fine, "orphans": "fail"}
+    report = verify(filled)
+    assert damage(report) == dict.fromkeys(lost, "missing")
+    assert "images" not in report.rows
+    assert report.rows["pool_3"] == 1
     with pytest.raises(CorruptionError, match=r"table 'images' cannot be read.*backup"):
-        verify(filled)
+        filled.pin().data_files("images")
 
 
 def test_a_description_worded_better_since_is_no_other_table(store: Store) -> None:
