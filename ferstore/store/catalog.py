@@ -7,6 +7,8 @@ one database transaction, so that a reader, who loads all tables in one query, s
 from __future__ import annotations
 
 import os
+import random
+import time
 from collections.abc import Sequence
 from urllib.parse import urlparse
 
@@ -16,7 +18,7 @@ from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.update import AssertTableUUID
 from sqlalchemy import URL, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from ferstore.errors import StoreError
@@ -24,6 +26,7 @@ from ferstore.store.files import local_path
 
 NAMESPACE = "ferstore"
 _SQLITE_WAIT = 60  # seconds a writer waits for another one's database transaction, which takes milliseconds
+_PATIENCE = 5.0  # seconds a reader asks again
 
 
 class TransactionalCatalog(SqlCatalog):
@@ -142,10 +145,32 @@ def open_catalog(uri: str | None, root: str) -> Catalog:
 
 
 def load_tables(catalog: Catalog) -> dict[str, Table]:
-    """Every table by name, from one instant where the catalog can do that."""
-    if isinstance(catalog, TransactionalCatalog):
-        return catalog.load_all()
-    return {identifier[-1]: catalog.load_table(identifier) for identifier in catalog.list_tables(NAMESPACE)}
+    """Every table by name, from one instant where the catalog can do that.
+
+    It is asked again where a server ended the session, or where writers were so quick that a metadata file it named has
+    been cleared away since.
+
+    Raises:
+        StoreError: the catalog does not answer.
+        OSError: a metadata file it names is not there.
+    """
+    end = time.monotonic() + _PATIENCE
+    missing = ""
+    while True:
+        try:
+            if isinstance(catalog, TransactionalCatalog):
+                return catalog.load_all()
+            return {identifier[-1]: catalog.load_table(identifier) for identifier in catalog.list_tables(NAMESPACE)}
+        except FileNotFoundError as error:
+            if str(error) == missing:
+                raise
+            missing = str(error)
+        except OperationalError as error:
+            if time.monotonic() > end:
+                raise StoreError(
+                    "the catalog does not answer", hint="check that its server runs, then run the same command again"
+                ) from error
+            time.sleep(random.uniform(0.05, 0.3))  # noqa: S311
 
 
 def commit_transactions(catalog: Catalog, transactions: Sequence[Transaction], *, exact: bool = False) -> None:

@@ -6,6 +6,7 @@ import re
 
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table.update.snapshot import ManageSnapshots
+from sqlalchemy.exc import OperationalError
 
 from ferstore.errors import ConflictError, InputError
 from ferstore.store.catalog import commit_transactions
@@ -35,8 +36,11 @@ def create_tag(store: Store, name: str, at: str | None = None) -> dict[str, int]
             f"tag name {name!r}",
             allowed="1 to 100 printable characters with a letter, without quotes, slashes or 'main'",
         )
+    tagged: dict[str, int] = {}
     for _ in range(_ATTEMPTS):
         pin = store.pin()
+        if tagged and pin.tags().get(name) == tagged:
+            return tagged  # an attempt landed, and only its answer was lost
         if name in pin.tags():
             raise InputError(f"tag {name!r} exists and never moves", hint="choose another name")
         state = pin.resolve(at) if at else pin
@@ -50,7 +54,8 @@ def create_tag(store: Store, name: str, at: str | None = None) -> dict[str, int]
             transactions.append(transaction)
         try:
             commit_transactions(store.catalog, transactions)
-        except CommitFailedException:
+        except (CommitFailedException, OperationalError):
+            # OperationalError (a busy SQLite, a dropped connection) leaves the outcome open; the next look sees it.
             continue
         return tagged
     raise ConflictError(f"other writers changed the store {_ATTEMPTS} times in a row", hint="try again")
