@@ -1,4 +1,4 @@
-"""Places where a process may end, lose an answer, or be overtaken: around each file written and each database commit."""
+"""Places where a process may end, lose an answer or be overtaken: around every file written and database commit."""
 
 from __future__ import annotations
 

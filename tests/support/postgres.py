@@ -1,4 +1,4 @@
-"""A PostgreSQL server for tests: made in a temporary folder, reached by a socket in it and a password, gone afterwards."""
+"""A PostgreSQL server for tests, in a temporary folder, reached by a socket there and a password, gone afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store that is made in a millisecond: real tables with features of a few values, copied from a template in memory."""
+"""Stores made in milliseconds: real tables with features of a few values, copied from a template in memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TABLES = (
 
 
 def small_schemas() -> Mapping[str, TableSchema]:
-    """`TABLES` as declared, but for the shape of features; without their descriptions, which are most of the metadata."""
+    """`TABLES` as declared, with small features, and without descriptions, which are most of the metadata."""
     found = {}
     for name in TABLES:
         schema = declared_schemas()[name]
@@ -79,7 +79,7 @@ def small_stores() -> Iterator[SmallStores]:
     memory = Path("/dev/shm")
     schemas = small_schemas()
     with (
-        mock.patch.object(store_module, "declared_schemas", lambda: schemas),
+        mock.patch.object(store_module, "declared_schemas", return_value=schemas),
         mock.patch.object(Schema, "__deepcopy__", lambda schema, _: schema, create=True),  # nobody changes one
         tempfile.TemporaryDirectory(prefix="ferstore-", dir=memory if memory.is_dir() else None) as folder,
     ):

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
 
 import numpy as np
-from store_model import Model
+from store_model import Content, Model
 
 from ferstore.errors import FetchError, InputError
 from ferstore.extract.committer import Committer
@@ -24,10 +24,14 @@ from ferstore.extract.run import _images, _plan
 from ferstore.extract.worker import Failure, ShardResult, feature_rows
 from ferstore.sources import ingest as ingest_module
 from ferstore.sources.item import Duplicate, Entry, Item, Listing
+from ferstore.store.commit import erasures
+from ferstore.store.compact import compact
+from ferstore.store.erase import erase
 from ferstore.store.files import write_data_file
-from ferstore.store.runs import new_run
+from ferstore.store.runs import new_run, record_run
 from ferstore.store.store import Store, open_store
 from ferstore.store.tags import create_tag
+from ferstore.store.vacuum import vacuum
 from ferstore.store.writer import encode
 from ferstore.train.split_plan import SplitRequest
 from ferstore.train.training_set import split
@@ -44,11 +48,13 @@ class Operation:
         name: for a failure's message.
         run: does it.
         expect: the state that it must make of another.
+        refuses: whether it may end in a conflict there, with nothing changed.
     """
 
     name: str
     run: Callable[[Store], object]
     expect: Callable[[Model], Model]
+    refuses: Callable[[Model], bool] = lambda _: False
 
 
 @dataclass(frozen=True)
@@ -102,9 +108,10 @@ def ingest(listing: Mapping[str, Listed]) -> Operation:
         entries += [Duplicate(item, f"file:///{item}", "again")] * found.twice
 
     def run(store: Store) -> None:
+        found = Listing("folder", "l", "u", (*entries,), (), ())
         reader = type("Reader", (_Reader,), {"listing": listing})
         with (
-            mock.patch.object(ingest_module, "open_listing", lambda *_: Listing("folder", "l", "u", (*entries,), (), ())),
+            mock.patch.object(ingest_module, "open_listing", return_value=found),
             mock.patch.object(ingest_module, "_Reader", reader),
             mock.patch.object(ingest_module, "record_run"),  # a second commit, of a row that the model has not
         ):
@@ -121,32 +128,48 @@ def ingest(listing: Mapping[str, Listed]) -> Operation:
             else:
                 images[item] = image_id(found.picture), found.label, found.subject
                 held.pop(item, None)
-        return before.but(images=images, held=held)
+        rows = {(item, image, subject) for item, (image, _, subject) in images.items()}
+        return replace(before.but(images=images, held=held), past=before.past | rows)
 
     return Operation("ingest", run, expect)
 
 
 @dataclass
 class Job:
-    """An extract at work: what it has yet to compute, and what is computed and not committed."""
+    """An extract at work: what it has yet to compute, and what is computed and not committed.
+
+    Attributes:
+        erasures: how many there were when it began; after another it may commit nothing.
+        known: the store has its row, and whoever looks finds its process.
+        endangered: a vacuum may have taken its files for those of a dead job.
+    """
 
     number: int
     extractor: Extractor
     committer: Committer
     plan: Plan
     shards: Iterator[tuple[Shard, int]]
+    erasures: int
+    known: bool
+    endangered: bool = False
     results: list[ShardResult] = field(default_factory=list)
 
     @staticmethod
-    def begin(store: Store, number: int, extractor: Extractor, layers: tuple[str, ...], *, retry: bool) -> Job:
+    def begin(
+        store: Store, number: int, extractor: Extractor, layers: tuple[str, ...], *, retry: bool, known: bool
+    ) -> Job:
         """Plan what is missing now."""
         request = ExtractRequest(weights="random", layers=layers, retry_quarantined=retry)
         store = open_store(store.url)
         pin = store.pin()
         wanted = select_images(_images(store, pin, None), request.views)
         plan = _plan(store, request, pin, extractor, wanted)
-        committer = Committer(store, new_run("extract", {}, extractor_id=extractor.extractor_id), extractor, pin)
-        return Job(number, extractor, committer, plan, shards_left(plan, 2, committer.landed, random.Random(number)))
+        run = new_run("extract", {}, extractor_id=extractor.extractor_id)
+        committer = Committer(store, run, extractor, pin)
+        if known:
+            record_run(store, run, "running")
+        shards = shards_left(plan, 2, committer.landed, random.Random(number))
+        return Job(number, extractor, committer, plan, shards, erasures(pin), known)
 
     def compute(self, shards: int, failing: set[str]) -> None:
         """Write the files of the next shards, which no table knows."""
@@ -176,9 +199,16 @@ class Job:
                 self.committer.add(result)
             self.committer.flush()
 
-        return Operation(f"commit of job {self.number}", run, lambda before: self._expect(before, results))
+        return Operation(
+            f"commit of job {self.number}",
+            run,
+            lambda before: self._expect(before, results),
+            lambda before: self.endangered or before.erasures != self.erasures,
+        )
 
     def _expect(self, before: Model, results: Sequence[ShardResult]) -> Model:
+        if before.erasures != self.erasures and results:
+            return before
         extractor = self.extractor.extractor_id
         features, failed = dict(before.now.features), dict(before.now.failed)
         for result in results:
@@ -203,7 +233,7 @@ def tag(name: str) -> Operation:
     """Name the state as it is."""
 
     def expect(before: Model) -> Model:
-        return Model(before.now, {**before.tags, name: before.now})
+        return replace(before, tags={**before.tags, name: before.now})
 
     return Operation("tag", lambda store: create_tag(store, name), expect)
 
@@ -216,10 +246,10 @@ def freeze(name: str) -> Operation:
 
     def expect(before: Model) -> Model:
         items = frozenset(
-            (item, PARTS[int(item) % 3], label) for item, (_, label, _) in before.now.images.items() if label
+            (item, image, PARTS[int(item) % 3], label) for item, (image, label, _) in before.now.images.items() if label
         )
         after = before.but(sets={**before.now.sets, name: items})
-        return Model(after.now, {**before.tags, f"training-set {name}": after.now})
+        return replace(after, tags={**before.tags, f"training-set {name}": after.now})
 
     return Operation("split", run, expect)
 
@@ -234,6 +264,46 @@ def may_refuse(operation: Operation) -> Operation:
         except InputError:
             refused.append(True)
 
-    return Operation(operation.name, run, lambda before: before if refused else operation.expect(before))
+    expect = lambda before: before if refused else operation.expect(before)  # noqa: E731
+    return Operation(operation.name, run, expect, operation.refuses)
 
 
+def merge() -> Operation:
+    """Compact."""
+    return Operation("compact", compact, lambda before: before)
+
+
+def clear(keep: timedelta, grace: timedelta, jobs: Sequence[Job]) -> Operation:
+    """Vacuum; without grace, files of jobs that nobody knows to be at work are taken for left over."""
+
+    def run(store: Store) -> None:
+        vacuum(store, keep=keep, grace=grace)
+        if not grace and not any(job.known for job in jobs):
+            for job in jobs:
+                job.endangered = True
+
+    def expect(before: Model) -> Model:
+        if keep:
+            return before
+        return replace(before, past=_pictures(before.now, *before.tags.values()))
+
+    return Operation("vacuum", run, expect)
+
+
+def _pictures(*states: Content) -> frozenset[tuple[str, str, str | None]]:
+    """`Model.past` where no other state is kept."""
+    return frozenset((item, image, who) for state in states for item, (image, _, who) in state.images.items())
+
+
+def forget(person: str, jobs: Sequence[Job]) -> Operation:
+    """Erase a person."""
+
+    def expect(before: Model) -> Model:
+        pictures = frozenset(image for _, image, subject in before.past if subject == person)
+        items = frozenset(item for item, image, _ in before.past if image in pictures)
+        now = before.now.without(pictures, items)
+        tags = {name: content.without(pictures, items) for name, content in before.tags.items()}
+        return Model(now, tags, _pictures(now, *tags.values()), before.erasures + 1)
+
+    at_work = any(job.known for job in jobs)
+    return Operation("erase", lambda store: erase(store, subject=person), expect, lambda _: at_work)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
+from ferstore.store.commit import erasures
 from ferstore.store.pin import Pin
 from ferstore.store.store import Store
 
@@ -32,24 +33,41 @@ class Content:
         held: error of each item that an ingest could not read.
         failed: item of each (extractor, image) that an extract could not compute.
         features: who computed each (layer, extractor, image).
-        sets: (item, part, label) of each training set.
-        derived: (table, run, image) of predictions and of features of trained heads.
+        sets: (item, image, part, label) of each training set.
     """
 
     images: Mapping[str, Image] = field(default_factory=dict)
     held: Mapping[str, str] = field(default_factory=dict)
     failed: Mapping[tuple[str, str], str] = field(default_factory=dict)
     features: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
-    sets: Mapping[str, frozenset[tuple[str, str, str]]] = field(default_factory=dict)
-    derived: frozenset[tuple[str, str, str]] = frozenset()
+    sets: Mapping[str, frozenset[tuple[str, str, str, str]]] = field(default_factory=dict)
+
+    def without(self, pictures: frozenset[str], items: frozenset[str]) -> Content:
+        """Less some pictures, and the items of them that could not be read."""
+        return Content(
+            {item: image for item, image in self.images.items() if image[0] not in pictures},
+            {item: error for item, error in self.held.items() if item not in items},
+            {key: item for key, item in self.failed.items() if key[1] not in pictures},
+            {key: who for key, who in self.features.items() if key[2] not in pictures},
+            {name: frozenset(row for row in rows if row[1] not in pictures) for name, rows in self.sets.items()},
+        )
 
 
 @dataclass(frozen=True)
 class Model:
-    """The current state, and what each tag names."""
+    """A store.
+
+    Attributes:
+        now: the newest state.
+        tags: what each names.
+        past: item, picture and person of every row of ``images`` in any kept state.
+        erasures: how many there were.
+    """
 
     now: Content = field(default_factory=Content)
     tags: Mapping[str, Content] = field(default_factory=dict)
+    past: frozenset[tuple[str, str, str | None]] = frozenset()
+    erasures: int = 0
 
     def but(self, **changes: Any) -> Model:
         """With other rows now."""
@@ -71,7 +89,19 @@ class Looker:
                 for path in self._files(table, snapshot):
                     _check(path, f"a snapshot of {name}")
         tags = {name: self.content(store, pin, snapshots) for name, snapshots in pin.tags().items()}
-        return Model(self.content(store, pin, pin.snapshots), tags)
+        images = pin.tables["images"]
+        past = {
+            (row["item_id"], row["image_id"], row["subject"])
+            for snapshot in images.metadata.snapshots
+            for path in self._files(images, snapshot)
+            for row in self._read(path)
+        }
+        return Model(self.content(store, pin, pin.snapshots), tags, frozenset(past), erasures(pin))
+
+    def stray(self, store: Store, pictures: frozenset[str]) -> list[str]:
+        """Data files, of a snapshot or not, with a row of one of these pictures."""
+        files = list(_path(store.url).glob("tables/*/data/*.parquet"))
+        return [str(path) for path in files if any(r.get("image_id") in pictures for r in self._read(f"file://{path}"))]
 
     def content(self, store: Store, pin: Pin, snapshots: Mapping[str, int | None]) -> Content:
         """The rows of one state."""
@@ -84,16 +114,15 @@ class Looker:
         }
         assert {extractor for _, extractor, _ in features} <= known, "features of an extractor that no row tells of"
         quarantine = rows["quarantine"]
-        sets: dict[str, set[tuple[str, str, str]]] = {row["name"]: set() for row in rows["training_sets"]}
+        sets: dict[str, set[tuple[str, str, str, str]]] = {row["name"]: set() for row in rows["training_sets"]}
         for row in rows["training_set_items"]:
-            sets[row["training_set"]].add((row["item_id"], row["part"], row["label"]))
+            sets[row["training_set"]].add((row["item_id"], row["image_id"], row["part"], row["label"]))
         return Content(
             images={r["item_id"]: (r["image_id"], r["label"], r["subject"]) for r in rows["images"]},
             held={row["item"]: row["error"] for row in quarantine if row["stage"] == "ingest"},
             failed={(r["extractor_id"], r["image_id"]): r["item"] for r in quarantine if r["stage"] == "extract"},
             features=features,
             sets={name: frozenset(items) for name, items in sets.items()},
-            derived=frozenset((t, row["run_id"], row["image_id"]) for t in ("predictions", "conv4") for row in rows[t]),
         )
 
     def _table(self, store: Store, pin: Pin, name: str, snapshot_id: int | None) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Processes that commit rows to two tables of a store at once: ``write_rows.py URL CATALOG WRITERS COMMITS``.
 
-It says ``ready`` and begins at a line on its standard input; at the end it prints how often they planned. They are forks of
-one process, which has imported ferstore once.
+It says ``ready`` and begins at a line on its standard input; at the end it prints how often they planned. They are
+forks of one process, which has imported ferstore once.
 """
 
 from __future__ import annotations
