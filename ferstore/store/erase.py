@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 from pyiceberg.exceptions import CommitFailedException
+from sqlalchemy.exc import OperationalError
 
 from ferstore.errors import ConflictError, FerstoreError, InputError
 from ferstore.progress import Progress, Silent
@@ -165,10 +166,16 @@ def _look(store: Store, pin: Pin, person: Person, progress: Progress) -> dict[st
 
 def _erase(store: Store, person: Person, run: Run, progress: Progress) -> EraseReport:
     cleaned: dict[str, StoredFile | None] = {}
+    known: set[str] = set()
+    notes: list[str] = []
+    report: EraseReport | None = None
     for _ in range(_ATTEMPTS):
         pin = store.pin()
         before = references(pin)
+        known |= before.urls
         work = _look(store, pin, person, progress)
+        if report is not None and not any(table.touched for table in work.values()):
+            break  # an attempt landed, and only its answer was lost
         for name, table in work.items():
             for url in table.touched.keys() - cleaned.keys():
                 cleaned[url] = rewrite(store, name, [url], lambda rows, n=name: person.without(store.schemas[n], rows))  # type: ignore[misc]
@@ -176,19 +183,20 @@ def _erase(store: Store, person: Person, run: Run, progress: Progress) -> EraseR
         hidden = _hidden(store, before, person)
         pending = f"{store.url}/{_PENDING}/{uuid.uuid4().hex}.json"
         write_file(pending, json.dumps([*hidden, *(url for table in work.values() for url in table.touched)]).encode())
+        notes.append(pending)
         report = _report(store, pin, person, work, gone, files=0, run_id=run.run_id)
         try:
             commit_erasure(store, pin, work, cleaned, gone, run)
-        except CommitFailedException:
-            filesystem(pending).rm_file(pending)
+        except (CommitFailedException, OperationalError):
             continue
         break
     else:
         raise ConflictError(f"other writers changed the store {_ATTEMPTS} times in a row", hint="try again")
     _clean_logs(store, person)
-    removed = {*hidden, *(before.urls - references(store.pin()).urls)}
+    removed = {*hidden, *(known - references(store.pin()).urls)}
     remove_files(removed)
-    filesystem(pending).rm_file(pending)
+    for note in notes:
+        filesystem(note).rm_file(note)
     left = _look(store, store.pin(), person, progress)
     if found := [name for name, table in left.items() if table.touched]:
         raise FerstoreError(

@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 from pyiceberg.table.update.snapshot import ExpireSnapshots
+from sqlalchemy.exc import OperationalError
 
 from ferstore.errors import ConflictError
 from ferstore.progress import Progress, Silent
@@ -117,6 +118,8 @@ def vacuum(
     progress = progress or Silent()
     if not dry_run:
         finish_erasures(store)
+    known: dict[str, int] = {}
+    uncertain = False
     for _ in range(_ATTEMPTS):
         now = datetime.now(UTC)
         pin = store.pin()
@@ -128,17 +131,23 @@ def vacuum(
         old = removable(leftovers(store, before), now=now, grace=grace, working=working)
         if dry_run:
             return _report(gone, _only(pin, before, gone), old, working, None)
+        known |= {**dict.fromkeys(before.metadata, 0), **before.data}
         if not old and not any(gone.values()):
+            if uncertain:
+                break  # an attempt landed, and only its answer was lost
             return _report(gone, {}, [], working, None)
         try:
             _expire(store, pin, gone, {_table_of(store, file.url) for file in old})
         except CommitFailedException:
             continue
+        except OperationalError:
+            uncertain = True
+            continue
         break
     else:
         raise ConflictError(f"other writers changed the store {_ATTEMPTS} times in a row", hint="try again")
     still = references(store.pin())
-    sizes = {url: before.data.get(url, 0) for url in before.urls - still.urls}
+    sizes = {url: size for url, size in known.items() if url not in still.urls}
     unneeded = [file for file in old if file.url not in still.urls]
     progress.start("vacuum", len(sizes) + len(unneeded))
     remove_files([*sizes, *(file.url for file in unneeded)], progress.advance)

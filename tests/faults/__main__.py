@@ -1,8 +1,8 @@
 """The fault suite: ``python -m tests.faults [--night] [--seed N] [--json FILE]``.
 
 It runs everything in ``tests/faults``, and the tests of races and broken stores of ``tests/store``, at their full size:
-two runs of pytest side by side, one with the tests that start Ray clusters, one with the others. It ends with the counts
-of what was tried; its exit code is 1 where a test failed or a count is below its aim.
+two runs of pytest side by side, one with the tests that start Ray clusters, one with the others. It ends with the
+counts of what was tried; its exit code is 1 where a test failed or a count is below its aim.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import pytest
 from planted import BUGS, Bug
 
 ROOT = Path(__file__).parents[2]
-AT_CI = 3
+AT_CI = 2
 RUN = """
 import sys
 import ferstore, pytest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,8 @@ def reported(folder: Path, name: str, *chosen: str) -> Path:
     """A report as pytest writes it."""
     (folder / "test_it.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={name}.xml", *[f"test_it.py::{t}" for t in chosen]]
-    subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
     return folder / f"{name}.xml"
 
 

@@ -107,7 +107,10 @@ def ingest(listing: Mapping[str, Listed]) -> Operation:
         entries.append(Item(item, f"file:///{item}", found.label, None, found.subject, None, part))
         entries += [Duplicate(item, f"file:///{item}", "again")] * found.twice
 
+    began: list[int] = []
+
     def run(store: Store) -> None:
+        began[:] = [erasures(store.pin())]
         found = Listing("folder", "l", "u", (*entries,), (), ())
         reader = type("Reader", (_Reader,), {"listing": listing})
         with (
@@ -120,7 +123,12 @@ def ingest(listing: Mapping[str, Listed]) -> Operation:
         assert report.listed == len(entries) == stored + report.quarantined + report.duplicates
         assert stored == sum(entry.picture is not None for entry in listing.values())
 
+    def refuses(before: Model) -> bool:
+        return began != [before.erasures]
+
     def expect(before: Model) -> Model:
+        if refuses(before):
+            return before  # what was read may hold somebody who was erased since
         images, held = dict(before.now.images), dict(before.now.held)
         for item, found in listing.items():
             if found.picture is None:
@@ -131,7 +139,7 @@ def ingest(listing: Mapping[str, Listed]) -> Operation:
         rows = {(item, image, subject) for item, (image, _, subject) in images.items()}
         return replace(before.but(images=images, held=held), past=before.past | rows)
 
-    return Operation("ingest", run, expect)
+    return Operation("ingest", run, expect, refuses)
 
 
 @dataclass
