@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,12 +15,29 @@ from planted import BUGS, Bug
 
 ROOT = Path(__file__).parents[2]
 AT_CI = 2
-RUN = """
-import sys
-import ferstore, pytest
-assert ferstore.__file__.startswith(sys.argv[1]), ferstore.__file__
-sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--timeout", "30", *sys.argv[2:]]))
+FORGE = """
+import json, os, sys, traceback
+import duckdb, hypothesis, numpy, PIL.Image, pyarrow.compute, pyarrow.parquet, pydantic, pytest, sqlalchemy.orm
+import pyiceberg.catalog.sql, pyiceberg.io.fsspec, pyiceberg.io.pyarrow
+assert not any(name.split(".")[0] == "ferstore" for name in sys.modules)
+for line in sys.stdin:
+    root, log, tests = json.loads(line)
+    child = os.fork()
+    if not child:
+        try:
+            file = os.open(log, os.O_CREAT | os.O_WRONLY)
+            os.dup2(file, 1), os.dup2(file, 2)
+            import ferstore
+            assert ferstore.__file__.startswith(root), ferstore.__file__
+            code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-p", "pytest_timeout", *tests])
+            sys.stdout.flush()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(99)
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+"""A process that has imported all but ferstore; each run of pytest is a fork of it, which imports the copy."""
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +49,38 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(copy: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
-    """Tests of the copy on the package of the copy. Nothing compiled is kept, which could outlive a line."""
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-c", RUN, str(copy), *tests]
-    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=300)
+Run = Callable[[list[str]], tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def run(copy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Run tests of the copy on the package of the copy: exit code and output.
+
+    Nothing compiled is kept, which could outlive a line.
+    """
+    logs = tmp_path_factory.mktemp("logs")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(copy),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", FORGE], cwd=copy, env=environment, stdin=pipe, stdout=pipe, text=True
+    ) as forge:
+        assert forge.stdin is not None
+        assert forge.stdout is not None
+        stdin, stdout = forge.stdin, forge.stdout
+
+        def run(tests: list[str]) -> tuple[int, str]:
+            log = logs / str(len(list(logs.iterdir())))
+            stdin.write(json.dumps([str(copy), str(log), tests]) + "\n")
+            stdin.flush()
+            return int(stdout.readline()), log.read_text("utf-8")
+
+        yield run
+        stdin.close()
 
 
 @pytest.fixture
@@ -64,21 +108,19 @@ def chosen(level: str) -> tuple[Bug, ...]:
 
 
 @pytest.mark.timeout(400)
-def test_without_a_bug_the_tests_pass(copy: Path, level: str) -> None:
-    done = run(copy, sorted({bug.caught_by for bug in chosen(level)}))
-    assert done.returncode == 0, done.stdout
+def test_without_a_bug_the_tests_pass(run: Run, level: str) -> None:
+    code, output = run(sorted({bug.caught_by for bug in chosen(level)}))
+    assert code == 0, output
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("number", range(len(BUGS)), ids=[bug.what for bug in BUGS])
+@pytest.mark.parametrize("bug", BUGS, ids=[bug.what for bug in BUGS])
 def test_a_planted_bug_is_caught(
-    number: int, copy: Path, planted: Callable[[Bug], None], level: str, tally: Callable[[str, int], None]
+    bug: Bug, run: Run, planted: Callable[[Bug], None], level: str, tally: Callable[[str, int], None]
 ) -> None:
-    bug = BUGS[number]
     planted(bug)
     if bug not in chosen(level):
         return  # at this level only: its line is still there
-    done = run(copy, [bug.caught_by])
-    assert done.returncode == 1, f"{bug.what}: not caught by {bug.caught_by}\n{done.stdout}{done.stderr}"
-    assert Counter(done.stdout.splitlines()[-1].split())["failed"] or "Timeout" in done.stdout + done.stderr
+    code, output = run([bug.caught_by])
+    assert (code, " failed" in output) == (1, True), f"{bug.what}: not caught by {bug.caught_by}\n{output}"
     tally("planted bugs caught", 1)

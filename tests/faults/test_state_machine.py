@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from datetime import datetime, timedelta
 from typing import Any
@@ -195,6 +194,7 @@ class Machine(RuleBasedStateMachine):
     def perform(self, operation: Operation, fault: Fault) -> bool:
         """Do it, with a fault maybe; False where it came to no end."""
         before, ended, refused = self.model, True, False
+        self.overtaken = False
         other = self.other(fault[2]) if fault and fault[0] == "overtaken" else None
         if fault and (other or fault[0] != "overtaken"):
             self.points.arm(fault[0], fault[1], (lambda: self.overtake(other)) if other else None)
@@ -206,6 +206,8 @@ class Machine(RuleBasedStateMachine):
         except ConflictError:
             ended, refused = False, True
         happened = self.points.disarm()
+        if other and happened and not self.overtaken:
+            other = None  # it was refused: nobody came between
         if other and happened:
             orders = [(other.expect(before), operation), (operation.expect(before), other)]
             allowed = [other.expect(before)] if refused else [last.expect(first) for first, last in orders]
@@ -222,9 +224,13 @@ class Machine(RuleBasedStateMachine):
         return ended
 
     def overtake(self, other: Operation) -> None:
-        """Another process does something; that it is refused is no matter of the first."""
-        with contextlib.suppress(ConflictError):
+        """Another process does something, or is refused."""
+        try:
             other.run(open_store(self.store.url))
+        except ConflictError:
+            assert other.refuses(self.model), f"{other.name} was refused in {self.model}"
+        else:
+            self.overtaken = True
 
     def other(self, what: tuple[str, Any]) -> Operation | None:
         """What another process does in the middle."""
