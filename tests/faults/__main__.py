@@ -33,7 +33,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts there too")
     asked = parser.parse_args()
     level = "night" if asked.night else "full"
-    environment = {**os.environ, "FERSTORE_FAULTS": level, "FERSTORE_FAULTS_SEED": str(asked.seed)}
+    seeds = dict.fromkeys(("FERSTORE_FAULTS_SEED", "FERSTORE_KILLS_SEED"), str(asked.seed))
+    environment = {"FERSTORE_CRASH_STEP": "1", **os.environ, **seeds, "FERSTORE_FAULTS": level}
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ferstore-faults-") as folder:
         summary = run(Path(folder), environment)

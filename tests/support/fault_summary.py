@@ -12,7 +12,7 @@ AIMS: Mapping[str, int] = {
     "sequences": 2000,
     "kills": 20,
     "mutated images": 20_000,
-    "escapes": 30,
+    "escapes refused": 30,
     "planted bugs caught": 10,
 }
 """The least that each count must reach."""
