@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import postgres as postgresql
 import pyarrow as pa
 import pytest
 
@@ -29,6 +30,15 @@ def shared() -> Path:
     if not (folder / "data" / "ferplus-sample").is_dir():
         pytest.skip(f"no shared faces at {folder}: set FERSTORE_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgresql.Server]:
+    """A real PostgreSQL server, where one can be run."""
+    if reason := postgresql.missing():
+        pytest.skip(reason)
+    with postgresql.server() as server:
+        yield server
 
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ferstore.errors import CorruptionError
 from ferstore.extract.identity import Extractor
 from ferstore.extract.plan import WorkItem
 from ferstore.extract.worker import Failure, ShardResult
@@ -92,8 +93,9 @@ class Committer:
             nonlocal planned
             planned = Counts()
             changes, kept, lost = self._features(pin, results)
-            failures = [failure for result in results for failure in result.failures]
-            planned.computed, planned.landed_elsewhere, planned.quarantined = len(kept), len(lost), len(failures)
+            failures, needless = self._failures(pin, results)
+            planned.computed, planned.quarantined = len(kept), len(failures)
+            planned.landed_elsewhere = len(lost) + needless
             if changes or failures:
                 changes += self._extractor_row(pin)
             return [*changes, *self._quarantine(pin, failures, kept)]
@@ -114,7 +116,7 @@ class Committer:
         kept: set[Key] = set()
         every: set[Key] = set()
         added: dict[str, list[StoredFile]] = {}
-        own = {file.url for result in results for file in result.files} | {url for url, _ in self._rewritten.values()}
+        own = self._own(results)
         for result in results:
             keys = [(item.image_id, item.view) for item in result.done]
             every.update(keys)
@@ -135,13 +137,35 @@ class Committer:
                     added.setdefault(layer, []).append(rewritten)
         return [Change(layer, tuple(files)) for layer, files in added.items()], kept, every - kept
 
+    def _failures(self, pin: Pin, results: Sequence[ShardResult]) -> tuple[list[Failure], int]:
+        """Items that failed here, and how many more did that another job could compute in all layers meanwhile."""
+        own = self._own(results)
+        found = []
+        every = 0
+        for result in results:
+            every += len(result.failures)
+            for layer in result.layers if result.failures else ():
+                self._others(pin, layer, own)
+            found += [failure for failure in result.failures if not self.landed(failure.item, result.layers)]
+        return found, every - len(found)
+
+    def _own(self, results: Sequence[ShardResult]) -> set[str]:
+        return {file.url for result in results for file in result.files} | {url for url, _ in self._rewritten.values()}
+
+    def _planned_on(self, layer: str) -> set[str]:
+        """Files the plan has seen; none where that state was vacuumed since, so that all there are will be read."""
+        try:
+            return {data_file.file_path for data_file in self.base.data_files(layer)}
+        except CorruptionError:
+            return set()
+
     def _others(self, pin: Pin, layer: str, own: set[str]) -> tuple[set[Key], set[str]]:
         """Keys committed to a layer since the plan by anyone else, each new file read once; and its files now."""
         foreign = self._foreign.setdefault(layer, set())
         if pin.snapshots[layer] == self.base.snapshots[layer]:
             return foreign, set()
         if layer not in self._known:
-            self._known[layer] = {data_file.file_path for data_file in self.base.data_files(layer)}
+            self._known[layer] = self._planned_on(layer)
         live = {data_file.file_path for data_file in pin.data_files(layer)}
         for url in live - self._known[layer] - own:
             rows = read_file(url, ["image_id", "extractor_id", "view"], whole=False)

@@ -117,7 +117,7 @@ def ingest(
     Raises:
         SourceError: not a data set of that kind; nothing was changed.
         InputError: an impossible name, or nothing to register.
-        ConflictError: other writers kept getting there first.
+        ConflictError: other writers kept getting there first, or somebody was erased while the items were read.
     """
     progress = progress or Silent()
     listing = open_listing(kind, url)
@@ -126,6 +126,7 @@ def ingest(
         raise InputError(f"{redact(url)} lists no images", hint="check the path and the kind of data set")
     duplicates = sum(isinstance(entry, Duplicate) for entry in listing.entries)
     progress.start(f"ingest {dataset}", len(listing.entries) - duplicates)
+    base = store.pin()
     rows, errors = _read_all(dataset, listing, progress, log)
     if len(rows) + len(errors) + duplicates != len(listing.entries):
         raise FerstoreError(
@@ -144,7 +145,7 @@ def ingest(
             done = replace_run(store, pin, run, "done", planned.counts(duplicates), None, None)
             return [*planned.changes(store, pin), done]
 
-        transact(store, plan, run.summary(planned.counts(duplicates)))
+        transact(store, plan, run.summary(planned.counts(duplicates)), since=base)
     distinct = len({row["image_id"] for row in rows})
     return IngestReport(
         dataset=dataset,

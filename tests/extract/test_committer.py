@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ferstore.store.catalog import commit_transactions
 from ferstore.store.files import write_data_file
 from ferstore.store.runs import new_run
 from ferstore.store.store import Store, init_store, open_store
+from ferstore.store.vacuum import vacuum
 from ferstore.store.verify import verify
 from ferstore.store.writer import encode
 
@@ -271,3 +272,29 @@ def test_nothing_finished_commits_nothing(store: Store, tmp_path: Path) -> None:
     by.flush()
     commit(by, ShardResult(LAYERS, (), (), (), 0.0))
     assert tree_digest(tmp_path / "store") == before
+
+
+def test_an_item_that_another_job_could_compute_is_not_quarantined(store: Store) -> None:
+    first, second, third = committer(store), committer(store), committer(store)
+    results = shard(second, [], failed=[1, 2]), shard(third, [5], failed=[2])
+    commit(first, shard(first, [1, 2]))
+    assert commit(second, results[0]) == {"computed": 0, "landed_elsewhere": 2, "quarantined": 0}
+    assert commit(third, results[1]) == {"computed": 1, "landed_elsewhere": 1, "quarantined": 0}
+    assert quarantine(store) == []
+
+
+def test_an_item_that_another_job_has_in_one_layer_only_is_quarantined(store: Store) -> None:
+    first, second = committer(store), committer(store)
+    late = shard(second, [], failed=[1])
+    commit(first, shard(first, [1], layers=("pool_3",)))
+    assert commit(second, late) == {"computed": 0, "landed_elsewhere": 0, "quarantined": 1}
+
+
+def test_a_job_goes_on_after_the_state_it_was_planned_on_was_vacuumed(store: Store) -> None:
+    commit(committer(store), shard(committer(store), [1]))
+    slow, quick = committer(store), committer(store)
+    late = shard(slow, [2, 3])
+    commit(quick, shard(quick, [3, 4]))
+    vacuum(store, keep=timedelta(0))
+    assert commit(slow, late) == {"computed": 1, "landed_elsewhere": 1, "quarantined": 0}
+    assert [key for key, _ in keys(store, "mixed_10")] == [1, 2, 3, 4]

@@ -89,6 +89,16 @@ def test_a_map_keeps_its_bytes_and_its_row_groups(store: Store, put: Any) -> Non
     assert found == [value.astype("<f2").tobytes() for value in values]
 
 
+def test_every_row_group_of_a_file_is_merged(store: Store, put: Any) -> None:
+    blank = np.zeros((8, 8, 2048), np.float32)
+    for start, count in ((0, 70), (70, 3)):
+        put(store, mixed_10=[{"image_id": f"{n:03}", "mixed_10": blank} for n in range(start, start + count)])
+    compact(store)
+    (file,) = store.pin().data_files("mixed_10")
+    assert file.record_count == 73
+    assert sorted(rows_of(store, "mixed_10")["image_id"].to_pylist()) == [f"{n:03}" for n in range(73)]
+
+
 def test_a_second_time_there_is_nothing_to_do(store: Store, put: Any, tmp_path: Path) -> None:
     put_features(put, store, files=3)
     put(store, runs=[{"run_id": "a"}])
