@@ -134,4 +134,6 @@ def test_updates_are_added_up_and_none_is_lost() -> None:
 
 
 def test_a_process_without_a_cluster_records_nothing() -> None:
-    Recorder(dataset="d").record(QUEUE, 1, state="planned")
+    recorder = Recorder(dataset="d")
+    recorder.record(QUEUE, 1, state="planned")
+    assert recorder._made == {}
