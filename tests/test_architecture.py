@@ -14,7 +14,7 @@ STAGES = {"sources", "extract", "train", "report"}
 RANK = {
     "redaction": -2,
     "errors": -1,
-    **dict.fromkeys(("progress", "labels", "config", "stderr", "network", "cluster_access"), 0),
+    **dict.fromkeys(("progress", "labels", "config", "stderr", "network", "cluster_access", "watch"), 0),
     **dict.fromkeys(("image", "cluster"), 1),
     "store": 2,
     "query": 3,
@@ -66,7 +66,8 @@ def test_tensorflow_and_ray_stay_where_they_belong(path: Path) -> None:
         assert text.startswith("ferstore/report/") or text == "ferstore/api.py"  # as a type; see below
     if "ray" in roots:
         clusters = ("ferstore/cluster.py", "ferstore/cluster_access.py")
-        assert text in ("ferstore/extract/pool.py", "ferstore/train/run.py", *clusters)
+        watch = "ferstore/watch.py"  # as the first value is recorded
+        assert text in ("ferstore/extract/pool.py", "ferstore/train/run.py", watch, *clusters)
 
 
 @pytest.mark.parametrize(

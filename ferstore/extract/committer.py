@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -54,6 +54,7 @@ class Committer:
     Attributes:
         base: the state the plan was made on. Keys committed before it are in no shard; what came after is looked at
             in each commit.
+        told: of every commit that landed: its seconds and what it counted.
     """
 
     store: Store
@@ -61,6 +62,7 @@ class Committer:
     extractor: Extractor
     base: Pin
     counts: Counts = field(default_factory=Counts)
+    told: Callable[[float, Counts], None] | None = None
     _pending: list[ShardResult] = field(default_factory=list)
     _since: float = field(default_factory=time.monotonic)
     _known: dict[str, set[str]] = field(default_factory=dict)
@@ -102,10 +104,13 @@ class Committer:
 
         counts = sum(len(result.done) for result in results), sum(len(result.failures) for result in results)
         summary = self.run.summary({"computed": counts[0], "quarantined": counts[1]})
+        began = time.monotonic()
         transact(self.store, plan, summary, since=self.base)
         self.counts.computed += planned.computed
         self.counts.landed_elsewhere += planned.landed_elsewhere
         self.counts.quarantined += planned.quarantined
+        if self.told:
+            self.told(time.monotonic() - began, planned)
         for result in results:
             for layer, file in zip(result.layers, result.files, strict=False):
                 if layer in self._known:

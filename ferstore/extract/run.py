@@ -30,6 +30,7 @@ from ferstore.extract.plan import (
     shards_left,
 )
 from ferstore.extract.request import ExtractReport, ExtractRequest
+from ferstore.extract.watch import ExtractWatch
 from ferstore.extract.weights import Weights, resolve
 from ferstore.extract.worker import NetworkCall, ShardWorker, Target
 from ferstore.image.decode import PREPROCESSING
@@ -38,6 +39,7 @@ from ferstore.store.pin import Pin
 from ferstore.store.rows import read_rows
 from ferstore.store.runs import library_versions, new_run, record_run
 from ferstore.store.store import Store
+from ferstore.watch import ALL, Recorder
 
 VARIANT = "keras.applications.InceptionV3"
 _LARGEST_SHARD = {"cpu": 256, "gpu": 1024}  # images: tens of seconds of work at most, tens of MiB of file
@@ -178,6 +180,8 @@ def _compute(
     size = job.shard_size(actors)
     run = new_run("extract", asdict(request), dataset=request.dataset, extractor_id=job.extractor.extractor_id)
     committer = Committer(store, run, job.extractor, job.pin)
+    watch = ExtractWatch(Recorder(dataset=request.dataset or ALL), job.plan.todo)
+    committer.told = watch.committed
     settings = _WorkerSettings(
         targets={layer: Target(store.schemas[layer], store.data_folder(layer)) for layer in request.layers},
         extractor_id=job.extractor.extractor_id,
@@ -201,7 +205,8 @@ def _compute(
     )
     began = time.monotonic()
     try:
-        for result in pool.run(_shards(job.plan, size, committer)):
+        for result in pool.run(_shards(job.plan, size, committer, watch)):
+            watch.finished(result)
             committer.add(result)
             progress.advance(len(result.done) + len(result.failures))
         committer.flush()
@@ -212,6 +217,8 @@ def _compute(
             committer.flush()  # what is finished is kept
             record_run(store, run, state, committer.counts.asdict(), reason, details=done_how)
         raise
+    finally:
+        watch.end()
     seconds = time.monotonic() - began
     report = job.report(
         **committer.counts.asdict(),
@@ -258,10 +265,11 @@ def _actors(job: _Job, resources: Resources) -> tuple[int, int]:
     return actors, actor_cpus(actors, resources.nodes, gpus_per_actor=request.gpus_per_actor)
 
 
-def _shards(plan: Plan, size: int, committer: Committer) -> Iterator[Shard]:
+def _shards(plan: Plan, size: int, committer: Committer, watch: ExtractWatch) -> Iterator[Shard]:
     """What is to be computed; items another job has committed meanwhile are counted as landed elsewhere."""
     for shard, landed in shards_left(plan, size, committer.landed, random.Random()):  # noqa: S311
         committer.counts.landed_elsewhere += landed
+        watch.given(len(shard.items), landed)
         if shard.items:
             yield shard
 

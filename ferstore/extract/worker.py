@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,6 +57,7 @@ class ShardResult:
         done: items in the files, in row order.
         failures: the other items.
         seconds: time in the network, for the record of rates.
+        waited: time the network waited for pictures.
     """
 
     layers: tuple[str, ...]
@@ -63,6 +65,7 @@ class ShardResult:
     done: tuple[WorkItem, ...]
     failures: tuple[Failure, ...]
     seconds: float
+    waited: float = 0.0
 
 
 class ShardWorker:
@@ -105,12 +108,14 @@ class ShardWorker:
         buffers = {layer: ParquetBuffer(self._targets[layer].schema) for layer in shard.layers}
         done: list[WorkItem] = []
         failures: list[Failure] = []
-        seconds = 0.0
+        seconds = waited = 0.0
         decoded = self._decode_ahead(shard.items)
         first = next(decoded, None)  # decoding begins before it is this shard's turn
         with self._turn, ThreadPoolExecutor(1, thread_name_prefix="encode") as encoder:
             pending: Future[None] | None = None
+            asked = time.perf_counter()
             for batch, bad in _batches(first, decoded, self._batch_size):
+                waited += time.perf_counter() - asked
                 failures += bad
                 if not batch:
                     continue
@@ -123,10 +128,11 @@ class ShardWorker:
                 items = [item for item, _ in batch]
                 pending = encoder.submit(self._append, buffers, items, features, now)
                 done += items
+                asked = time.perf_counter()
             if pending:
                 pending.result()
         files = self._write(buffers) if done else ()
-        return ShardResult(shard.layers, files, tuple(done), tuple(failures), seconds)
+        return ShardResult(shard.layers, files, tuple(done), tuple(failures), seconds, waited)
 
     def _decode_ahead(self, items: Sequence[WorkItem]) -> Iterator[tuple[WorkItem, Pixels | str]]:
         """Items with their pixels or the reason there are none, in order, two batches ahead."""

@@ -26,6 +26,8 @@ from ferstore.train.past import PastRun, check_resumable, find_run
 from ferstore.train.plan import Plan, cpus_of_worker, described, plan_folds, resume_command
 from ferstore.train.request import WIDTH, TrainReport, TrainRequest, request_of
 from ferstore.train.shown import Shown
+from ferstore.train.watch import TrainWatch
+from ferstore.watch import COMMIT_SECONDS, Recorder
 
 if TYPE_CHECKING:
     from ferstore.train.job import Measured, Outcome
@@ -140,6 +142,7 @@ def _commit(store: Store, plan: Plan, run: Run, outcomes: list[Outcome], details
     }
     report = plan.report(**figures)
     error = f"diverged: the loss of update {first.steps} is not a number" if diverged else None
+    began = time.monotonic()
     commit_outcome(
         store,
         run,
@@ -161,6 +164,7 @@ def _commit(store: Store, plan: Plan, run: Run, outcomes: list[Outcome], details
             "seconds": first.seconds,
         },
     )
+    Recorder(dataset=plan.dataset).record(COMMIT_SECONDS, time.monotonic() - began, command="train")
     with contextlib.suppress(OSError):  # checkpoints are of no more use
         fs = filesystem(_folder(store))
         fs.rm(f"{_folder(store)}/{run.run_id}/checkpoints", recursive=True)
@@ -193,7 +197,12 @@ def _fit(
     location, kind = _storage(f"{_folder(store)}/{run.run_id}")
     trainer = TensorflowTrainer(
         _train_worker,
-        train_loop_config={"job": [ray.put(_job(store, plan, run, moments))], "board": board, "threads": cpus},
+        train_loop_config={
+            "job": [ray.put(_job(store, plan, run, moments))],
+            "board": board,
+            "threads": cpus,
+            "tags": {"dataset": plan.dataset, "experiment": request.experiment},
+        },
         scaling_config=ScalingConfig(
             num_workers=request.workers, use_gpu=request.gpus_per_worker > 0, resources_per_worker=resources
         ),
@@ -314,8 +323,9 @@ class _Board:
 class _RayLink:
     """A worker's way to the driver and to Ray's checkpoints."""
 
-    def __init__(self, board: Any, rank: int) -> None:
+    def __init__(self, board: Any, rank: int, watch: TrainWatch) -> None:
         self._board = board
+        self.updated = watch.updated
         self._rank = rank
         self._points: list[Measured] = []
         self._told = 0.0
@@ -369,7 +379,8 @@ def _train_worker(config: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     gpus = len(ray.get_gpu_ids())
     configure(gpus=gpus, threads=None if gpus else config["threads"])
-    link = _RayLink(config["board"], rank)
+    watch = TrainWatch(Recorder(**config["tags"]))
+    link = _RayLink(config["board"], rank, watch)
     try:
         outcome = work(job, link, rank=rank, world=world, strategy=strategy_of(world))
     except peer_lost():
@@ -378,4 +389,6 @@ def _train_worker(config: dict[str, Any]) -> None:
         own = error if isinstance(error, FerstoreError) else TrainError(f"{type(error).__name__}: {error}")
         ray.get(config["board"].fail.remote(own))
         raise
+    finally:
+        watch.flush()
     ray.get(config["board"].finish.remote(rank, outcome))

@@ -38,6 +38,10 @@ class Link(Protocol):
         """Show a point of the curve (rank 0 only)."""
         ...
 
+    def updated(self, examples: int, waited: float, stepped: float) -> None:
+        """Tell what an update of this worker took: seconds for its examples to come, and for the update itself."""
+        ...
+
     def save(self, arrays: State, rest: dict[str, Any]) -> None:
         """Keep a checkpoint; every rank calls it at the same update, and rank 0's is kept."""
         ...
@@ -122,7 +126,11 @@ class _Worker:
         try:
             while self.step < self.total and not self.progressed.stop:
                 wants = self.rank == 0 and time.monotonic() - saved >= pause
-                loss, accuracy, flags = self.trainer.step(self.step, next(stream), float(wants))
+                asked = time.perf_counter()
+                batch = next(stream)
+                came = time.perf_counter()
+                loss, accuracy, flags = self.trainer.step(self.step, batch, float(wants))
+                self.link.updated(len(batch.take.examples), came - asked, time.perf_counter() - came)
                 self.step += 1
                 beat()
                 self._note("train", loss, accuracy)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from drawn import flat_picture, noise_files, noise_store, picture, sql, tree_digest, write
+from scraped import scrape_until
 from stub_network import POISON, stub_factory
 
 from ferstore.cluster import cluster
@@ -29,8 +30,10 @@ REQUEST = ExtractRequest(weights="random", batch_size=4, actors=2)
 @pytest.fixture(scope="module", autouse=True)
 def ray_cluster() -> Iterator[None]:
     """One cluster for all runs here: a run uses the cluster its process is in."""
-    with cluster(None, cpus=4):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_metrics_report_interval_ms", "500")  # else a test of metrics waits 10 s
+        with cluster(None, cpus=4):
+            yield
 
 
 def run(store: Store, request: ExtractRequest = REQUEST, **options: Any) -> ExtractReport:
@@ -317,3 +320,24 @@ def test_an_empty_store_has_nothing_to_compute(tmp_path: Path, no_work: None) ->
 def test_a_data_set_before_any_ingest_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FerstoreError, match="allowed: none yet; ingest one first"):
         run(init_store(str(tmp_path / "store")), changed(dataset="x"))
+
+
+def test_prometheus_sees_the_account_the_queue_and_the_time(tmp_path: Path) -> None:
+    files = noise_files(20) | {"noise/bad.png": b"not a picture"}
+    store = init_store(str(tmp_path / "store"))
+    ingest(store, "folder", str(write(tmp_path / "faces", files)), name="watched")
+    (tmp_path / "faces" / next(iter(noise_files(1)))).unlink()  # it cannot be read any more
+    report = run(store, changed(dataset="watched"))
+    images = "ray_ferstore_extract_images_total", "watched"
+    seen = scrape_until(lambda now: now[*images, "computed"] + now[*images, "quarantined"] >= report.wanted)
+    assert (seen[*images, "computed"], seen[*images, "quarantined"]) == (19, 1)
+    for state in ("planned", "in_flight"):
+        queue = "ray_ferstore_extract_queue_images", "watched", state
+        assert queue in seen
+        assert seen[queue] == 0, "it would stand for as long as the node lives"
+    for layer in REQUEST.layers:
+        sizes = sum(file.file_size_in_bytes for file in store.pin().data_files(layer))
+        assert seen["ray_ferstore_extract_bytes_total", "watched", layer] == sizes
+    assert seen["ray_ferstore_extract_network_seconds_total", "watched"] > 0
+    assert seen["ray_ferstore_extract_wait_seconds_total", "watched"] > 0
+    assert seen["ray_ferstore_commit_seconds_count", "extract", "watched"] > 0

@@ -118,6 +118,9 @@ class MemoryLink:
         if point.part == "train" and point.step == self._die_at:
             raise Killed
 
+    def updated(self, examples: int, waited: float, stepped: float) -> None:
+        """Nobody watches."""
+
     def save(self, arrays: State, rest: dict[str, Any]) -> None:
         self.saves += 1
         self.kept = copy.deepcopy((arrays, rest))

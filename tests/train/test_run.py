@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from drawn import noise_store, sql, tree_digest
 from filled import fill
 from safetensors.numpy import load_file
+from scraped import Values, scrape, scrape_until
 
 from ferstore.cluster import cluster
 from ferstore.errors import InputError
@@ -56,10 +58,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
-    os.environ["FERSTORE_TEST"] = MARK
-    with cluster(None, cpus=4):
-        yield
-    del os.environ["FERSTORE_TEST"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FERSTORE_TEST", MARK)
+        patch.setenv("RAY_metrics_report_interval_ms", "500")  # else a test of metrics waits 10 s
+        with cluster(None, cpus=4):
+            yield
     signal.signal(signal.SIGTERM, before)
 
 
@@ -110,15 +113,28 @@ def test_the_three_experiments_leave_all_that_is_promised(store: Store, ray_here
     assert verify(store).sound
 
 
-def test_two_workers_make_the_curve_of_one(store: Store, ray_here: None) -> None:
+def test_two_workers_make_the_curve_of_one_and_prometheus_sees_them(store: Store, ray_here: None) -> None:
+    before = scrape()
     asked = request("deepest", "hidden=64", "batch_size=30", steps=50)
     one, two = run(store, asked), run(store, replace(asked, workers=2))
     np.testing.assert_allclose(losses(store, two.run_id), losses(store, one.run_id), atol=1e-3)
+    check_watched(before, updates=150, examples=2 * 50 * one.items["train"] / math.ceil(one.items["train"] / 30))
     asked = request("sub_deep", "batch_size=30", "learning_rate=0.001", recipe="paper", steps=50)
     one, two = run(store, asked), run(store, replace(asked, workers=2))
     assert len(losses(store, one.run_id)) == 50
     np.testing.assert_allclose(losses(store, two.run_id), losses(store, one.run_id), rtol=1e-3, atol=1e-3)
     assert sql(store, f"select count(*) from conv4 where run_id = '{two.run_id}'") == [(ITEMS,)]
+
+
+def check_watched(before: Values, *, updates: int, examples: float) -> None:
+    """What Prometheus sees of two trainings of deepest, in all their workers."""
+    name, tags = "ray_ferstore_train_{}_total", ("noise", "deepest")
+    seen = scrape_until(lambda now: (now - before)[name.format("updates"), *tags] >= updates) - before
+    assert seen[name.format("updates"), *tags] == updates
+    assert seen[name.format("examples"), *tags] == examples  # 50 updates are whole epochs
+    assert seen[name.format("step_seconds"), *tags] > 0
+    assert seen[name.format("wait_seconds"), *tags] > 0
+    assert seen["ray_ferstore_commit_seconds_count", "train", "noise"] == 2
 
 
 def test_every_fold_is_trained_and_jointly_too(store: Store, ray_here: None) -> None:

@@ -1,0 +1,1 @@
+"""Examples to copy: a job of a logical date handed to a Ray cluster by an orchestrator."""
