@@ -12,10 +12,11 @@ from drawn import noise_files, sql, write
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from ferstore.errors import ConflictError, CorruptionError, StoreError
+from ferstore.errors import ConflictError, CorruptionError, UnavailableError
 from ferstore.sources import ingest as ingest_module
 from ferstore.sources.ingest import ingest
 from ferstore.store import catalog as catalog_module
+from ferstore.store import reach
 from ferstore.store.doctor import doctor
 from ferstore.store.erase import erase
 from ferstore.store.store import Store, init_store
@@ -94,8 +95,8 @@ def test_a_reader_asks_a_catalog_again_that_ended_its_session(store: Store, monk
     monkeypatch.setattr(catalog_module.TransactionalCatalog, "load_all", load_all)
     assert sql(store, "select count(*) from images") == [(3,)]
     calls[:] = []
-    monkeypatch.setattr(catalog_module, "_PATIENCE", -1.0)
-    with pytest.raises(StoreError, match="the catalog does not answer"):
+    monkeypatch.setattr(reach, "_TRIES", 2)
+    with pytest.raises(UnavailableError, match="the catalog of the store .* terminating connection"):
         store.pin()
 
 
