@@ -57,7 +57,7 @@ from ferstore.train.training_set import split
 VOLATILE = frozenset({"run_id", "host", "pid", "images_snapshot"})  # and all times
 VALUES = frozenset({"pool_3", "mixed_10"})
 SEED = int(os.environ.get("FERSTORE_FAULT_SEED", "6"))
-SAMPLE = {"ci": 4, "full": 45, "night": None}
+SAMPLE = {"ci": 3, "full": 45, "night": None}
 """Of the faults at commits of the catalog, and as many of the others, of each operation and place; None: all."""
 
 State = Mapping[str, Any] | None
