@@ -96,7 +96,7 @@ def test_a_reader_asks_a_catalog_again_that_ended_its_session(store: Store, monk
     assert sql(store, "select count(*) from images") == [(3,)]
     calls[:] = []
     monkeypatch.setattr(reach, "_TRIES", 2)
-    with pytest.raises(UnavailableError, match="the catalog of the store .* terminating connection"):
+    with pytest.raises(UnavailableError, match=r"the catalog of the store .* terminating connection"):
         store.pin()
 
 
