@@ -76,8 +76,11 @@ class Committer:
             self.flush()
 
     def landed(self, item: WorkItem, layers: Sequence[str]) -> bool:
-        """Whether another job has committed this item in all layers, as of the last commit."""
-        return all((item.image_id, item.view) in self._foreign.get(layer, ()) for layer in layers)
+        """Whether another job has committed this item in all layers, as of the last commit; never where none is named.
+
+        A shard that killed its process names none.
+        """
+        return bool(layers) and all((item.image_id, item.view) in self._foreign.get(layer, ()) for layer in layers)
 
     def flush(self) -> None:
         """Commit what is there: features, quarantine and the extractor's row at once, or nothing.

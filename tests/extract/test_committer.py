@@ -283,6 +283,11 @@ def test_an_item_that_another_job_could_compute_is_not_quarantined(store: Store)
     assert quarantine(store) == []
 
 
+def test_an_item_that_killed_its_process_is_quarantined_though_its_shard_names_no_layer(store: Store) -> None:
+    assert commit(by := committer(store), shard(by, (), failed=[1], layers=()))["quarantined"] == 1
+    assert [row[0] for row in quarantine(store)] == ["item 1"]
+
+
 def test_an_item_that_another_job_has_in_one_layer_only_is_quarantined(store: Store) -> None:
     first, second = committer(store), committer(store)
     late = shard(second, [], failed=[1])
