@@ -247,7 +247,10 @@ def finish_erasures(store: Store) -> int:
     if not notes:
         return 0
     fs = filesystem(store.url)
-    needed = references(store.pin()).urls
+    pin = store.pin()
+    if any(run.command == "erase" and run.alive for run in runs_at_work(store, pin)):
+        return 0  # the notes are its own, and it may need them yet
+    needed = references(pin).urls
     removed = 0
     for note in notes:
         said = patiently(lambda path=note: fs.cat_file(path))  # type: ignore[misc]

@@ -21,7 +21,7 @@ from ferstore.sources.ingest import ingest
 from ferstore.store import erase as erase_module
 from ferstore.store.commit import Change, transact
 from ferstore.store.doctor import doctor
-from ferstore.store.erase import erase
+from ferstore.store.erase import erase, unfinished_erasures
 from ferstore.store.files import local_path
 from ferstore.store.pin import Pin
 from ferstore.store.rows import write_rows
@@ -305,6 +305,21 @@ def test_an_erasure_cut_short_after_its_commit_is_finished_by_the_next_command(
     vacuum(traces)
     assert traces_of(traces, ANNA, PLANTED.tobytes()) == []
     assert all(f.state == "ok" for f in doctor(traces) if f.check == "erasures")
+
+
+def test_a_vacuum_leaves_the_notes_of_an_erasure_at_work(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = erase_module.commit_erasure
+    noted = []
+
+    def meanwhile(*arguments: Any) -> None:
+        vacuum(store)
+        noted.append(unfinished_erasures(store))
+        original(*arguments)
+
+    monkeypatch.setattr(erase_module, "commit_erasure", meanwhile)
+    erase(store, subject="anna")
+    assert noted == [1]
+    assert unfinished_erasures(store) == 0
 
 
 def test_an_erasure_cut_short_before_its_commit_has_changed_nothing(
