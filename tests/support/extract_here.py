@@ -17,7 +17,7 @@ from ferstore.extract.worker import ShardWorker, Target
 from ferstore.store.runs import new_run, record_run
 from ferstore.store.store import Store
 
-_SHARD = 8
+_SHARDS = 3  # of a run, about
 
 
 def extract_here(
@@ -45,9 +45,10 @@ def extract_here(
     )
     committer = Committer(store, run, job.extractor, job.pin)
     began = time.monotonic()
-    places = job.plan.places(_SHARD)
+    size = -(-job.plan.todo // _SHARDS)
+    places = job.plan.places(size)
     for number, place in enumerate(places, 1):
-        committer.add(worker.run(job.plan.shard(place, _SHARD)))
+        committer.add(worker.run(job.plan.shard(place, size)))
         committer.flush()
         on_shard(number)
     record_run(store, run, "done", committer.counts.asdict())
