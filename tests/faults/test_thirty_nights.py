@@ -123,12 +123,14 @@ def tables(store: Store) -> dict[str, list[tuple[object, ...]]]:
 @pytest.mark.usefixtures("no_cluster")
 def test_thirty_nights_leave_the_tables_of_one_quiet_run(
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     others: dict[int, Other],
     level: str,
     tally: Callable[[str, int], None],
 ) -> None:
     arriving = {"ci": 2, "full": 20, "night": 60}[level]
+    monkeypatch.setattr("ferstore.sources.ingest._READERS", 1)  # each is a process, sixty times over
     months = Months(tmp_path / "month", arriving)
     (months.config.with_name("maintain.toml")).write_text('[vacuum]\nkeep = "0"\n')
     others |= {night: Other(f"die:{shards}", months, night) for night, shards in KILLED.items()}
