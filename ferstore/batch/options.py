@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import typer
 
-from ferstore.cli.root import app
+from ferstore.cli.entry import command_line
 from ferstore.errors import InputError
 
 FILE = "job file"
@@ -105,12 +105,7 @@ class Option:
 @cache
 def options_of(command: str) -> dict[str, Option]:
     """Options and arguments of a command of ``ferstore``, by name, in order."""
-    return _options(_group().commands[command].params)
-
-
-@cache
-def _group() -> Any:
-    return typer.main.get_command(app)
+    return _options(command_line().commands[command].params)
 
 
 def own_options(function: typer.Typer) -> dict[str, Option]:

@@ -92,7 +92,8 @@ class Work:
 
     def _note(self, about: dict[str, Any], printed: Sequence[Mapping[str, Any]] = ()) -> None:
         self.results.append({**about, "result": list(printed)})
-        if self._claim:
+        ended = self.error is not None or len(self.results) == len(self._settings.steps)  # then the job's end tells it
+        if self._claim and not ended and about["state"] != "skipped":
             record(self._store, self._claim, steps=json.dumps(self.steps), counts=json.dumps(self.counts))
 
     @property

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import typer
@@ -46,6 +47,12 @@ def _hoist(arguments: Sequence[str]) -> list[str]:
         else:
             rest.append(word)
     return front + rest
+
+
+@cache
+def command_line() -> Any:
+    """All commands with their options, as Click has them."""
+    return typer.main.get_command(app)
 
 
 def _stop(*_: Any) -> None:
@@ -99,7 +106,7 @@ def invoke(arguments: Sequence[str]) -> Ended:
     code = DONE
     try:
         with refusing_usage():
-            code = app(given, prog_name="ferstore", standalone_mode=False) or DONE
+            code = command_line()(given, prog_name="ferstore", standalone_mode=False) or DONE
     except FerstoreError as error:
         return _ended(error.exit_code, str(error), stopped=isinstance(error, StoppedError))
     except BrokenPipeError:
@@ -124,7 +131,7 @@ def check(arguments: Sequence[str]) -> Any:
     """
     Globals.checking = True
     try:
-        app(_hoist(arguments), prog_name="ferstore", standalone_mode=False)
+        command_line()(_hoist(arguments), prog_name="ferstore", standalone_mode=False)
     except Checked as checked:
         return checked.asked
     finally:

@@ -17,17 +17,21 @@ from ferstore.extract.worker import ShardWorker, Target
 from ferstore.store.runs import new_run, record_run
 from ferstore.store.store import Store
 
-_SHARDS = 3  # of a run, about
-
 
 def extract_here(
-    store: Store, request: ExtractRequest, *, on_shard: Callable[[int], None] = lambda _: None, **_: Any
+    store: Store,
+    request: ExtractRequest,
+    *,
+    shards: int = 1,
+    on_shard: Callable[[int], None] = lambda _: None,
+    **_: Any,
 ) -> ExtractReport:
     """In the place of `ferstore.extract.run.extract`; every shard is a commit of its own.
 
     Args:
         store: as there.
         request: as there.
+        shards: about how many.
         on_shard: called with the number of shards that are committed, after each.
     """
     job = _prepare(store, request)
@@ -45,7 +49,7 @@ def extract_here(
     )
     committer = Committer(store, run, job.extractor, job.pin)
     began = time.monotonic()
-    size = -(-job.plan.todo // _SHARDS)
+    size = -(-job.plan.todo // shards)
     places = job.plan.places(size)
     for number, place in enumerate(places, 1):
         committer.add(worker.run(job.plan.shard(place, size)))

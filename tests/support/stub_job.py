@@ -39,7 +39,7 @@ def main() -> None:
         network = stub_factory(pause=float(amount))
         run.extract = partial(run.extract, network=network, cpus=2)  # type: ignore[assignment]
     else:
-        run.extract = partial(extract_here, on_shard=on_shard)  # type: ignore[assignment]
+        run.extract = partial(extract_here, shards=3, on_shard=on_shard)  # type: ignore[assignment]
     print("ready", flush=True)
     if sys.stdin.readline():
         sys.exit(entry.job(name, words, os.environ))
