@@ -59,14 +59,15 @@ def test_a_stopped_extract_ends_in_time_keeps_what_is_finished_and_goes_on(
 
     def start(pause: float) -> Process:
         words = ["--config", str(config), "--logical-date", "2026-11-23", "--json"]
-        process = subprocess.Popen(
-            [sys.executable, str(SUPPORT / "stub_job.py"), f"ray:{pause}", "extract", *words],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(SUPPORT), str(ROOT)])},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(tmp_path / f"log-{pause}").open("w"),
-            text=True,
-        )
+        with (tmp_path / f"log-{pause}").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, str(SUPPORT / "stub_job.py"), f"ray:{pause}", "extract", *words],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(SUPPORT), str(ROOT)])},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         processes.append(process)
         assert process.stdin
         process.stdin.write("go\n")
@@ -93,7 +94,7 @@ def test_a_stopped_extract_ends_in_time_keeps_what_is_finished_and_goes_on(
     assert 0 < kept == again < 120
 
     out, _ = (goes_on := start(0.0)).communicate(timeout=150)
-    assert goes_on.returncode == 0
+    assert goes_on.returncode == 0, (tmp_path / "log-0.0").read_text()
     result = json.loads(out.splitlines()[-1])
     counts = result["steps"][0]["counts"]
     assert (result["state"], result["attempts"]) == ("done", 2)

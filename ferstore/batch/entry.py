@@ -17,6 +17,7 @@ from ferstore.batch.settings import Settings, job_settings, usage
 from ferstore.cli.entry import stop_on_signal
 from ferstore.cli.session import Globals
 from ferstore.errors import FerstoreError
+from ferstore.redaction import scrub
 
 if TYPE_CHECKING:
     from ferstore.batch.claim import Claim
@@ -149,7 +150,7 @@ def _work(store: Store, settings: Settings, claimed: Claim, log: Log) -> int:
     except Exception as problem:
         if Globals.debug:
             raise
-        error, work.code = f"unexpected {type(problem).__name__}: {problem}", 1
+        error, work.code = scrub(f"unexpected {type(problem).__name__}: {problem}"), 1
     code = 1 if state == "stopped" else _CODES.get(state, work.code or 1)
     with _undisturbed():
         row = record(store, claimed, **ended_columns(store, claimed, work, state, error, code))

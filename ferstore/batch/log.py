@@ -8,6 +8,7 @@ import threading
 from datetime import UTC, datetime
 from typing import IO, Any, Literal
 
+from ferstore.redaction import scrub
 from ferstore.terminal import jsonable
 
 Level = Literal["info", "warning", "error"]
@@ -31,6 +32,7 @@ class Log:
     def event(self, event: str, level: Level = "info", **details: Any) -> None:
         """One line."""
         now = datetime.now(UTC)
+        details = {name: scrub(value) if isinstance(value, str) else value for name, value in details.items()}
         if self._human:
             said = details.pop("line", None)
             step = f"{details.pop('step')} " if "step" in details else ""
