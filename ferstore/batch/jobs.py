@@ -17,12 +17,14 @@ class Section:
         always: it is a step also where the job file lacks its table.
         after: tables of the store that decide whether it has anything to do: where their rows are those of the last
             time it was done, it is skipped. Empty for a step that is never skipped.
+        needed_by: commands that read what it makes for the day, so that it is not skipped where one of them is to run.
     """
 
     command: str
     several: bool = False
     always: bool = False
     after: tuple[str, ...] = ()
+    needed_by: tuple[str, ...] = ()
 
 
 Name = Literal["ingest", "extract", "train", "report", "nightly", "maintain"]
@@ -34,7 +36,7 @@ JOBS: Mapping[str, Mapping[str, Section]] = {
         # What lies at a URL is known only by looking.
         "ingest": Section("ingest", several=True),
         "extract": Section("extract", after=("images",)),
-        "split": Section("split", after=("images",)),
+        "split": Section("split", after=("images",), needed_by=("train",)),
         # A frozen set whose features were there keeps both; another extractor may give it others.
         "train": Section("train", several=True, after=("training_sets", "training_set_items", "extractors")),
         "report": Section(

@@ -67,7 +67,7 @@ class Work:
             upstream = {name: pin.snapshots[name] for name in step.section.after}
             words = [redact_word(word) for word in step.template]
             about: dict[str, Any] = {"step": step.name, "arguments": words, "upstream": upstream}
-            if self._claim and not self._settings.options.again and _nothing_to_do(step, pin, self._claim):
+            if self._claim and not self._settings.options.again and self._skips(step, pin, self._claim):
                 self._log.event("skipped", step=step.name, reason=f"{', '.join(upstream)}: as when it was last done")
                 self._note({**about, "state": "skipped", "seconds": 0.0, "counts": {}})
                 continue
@@ -89,6 +89,10 @@ class Work:
             if self.error is not None:
                 return state
         return "partly" if self.code == SOME_QUARANTINED else "done"
+
+    def _skips(self, step: Step, pin: Pin, claimed: Claim) -> bool:
+        needs = [other for other in self._settings.steps if other.section.command in step.section.needed_by]
+        return all(_nothing_to_do(one, pin, claimed) for one in (step, *needs))
 
     def _note(self, about: dict[str, Any], printed: Sequence[Mapping[str, Any]] = ()) -> None:
         self.results.append({**about, "result": list(printed)})

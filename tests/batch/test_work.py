@@ -180,6 +180,31 @@ def test_a_step_killed_or_failed_is_done_though_nothing_arrives(
     assert run("nightly", text, day=NEXT).states == {"ingest": "done", "extract": "done"}
 
 
+def test_a_training_that_failed_gets_a_set_of_its_own_day(
+    store: Store, tmp_path: Path, run: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+    [split]
+    name = "of-{logical_date}"
+    dataset = "noise"
+    protocol = "random"
+    [[train]]
+    experiment = "deepest"
+    training-set = "of-{logical_date}"
+    """
+    write(tmp_path / "noise", noise_files(30))
+    assert run("ingest", f'kind = "folder"\nurl = "{tmp_path / "noise"}"').code == 0
+    asked: list[str] = []
+    monkeypatch.setattr("ferstore.api.FeatureStore.train", lambda *_, **__: 1 / 0)
+    assert run("nightly", text).states == {"split": "done", "train": "failed"}
+    monkeypatch.setattr(
+        "ferstore.api.FeatureStore.train", lambda _, request, **__: (asked.append(request.training_set), [])[1]
+    )
+    assert run("nightly", text, day=NEXT).states == {"split": "done", "train": "done"}
+    assert asked == [f"of-{NEXT}"]
+    assert run("nightly", text, day="2026-11-25").states == {"split": "skipped", "train": "skipped"}
+
+
 def test_a_dry_run_leaves_nothing(store: Store, run: Callable[..., Ran]) -> None:
     before = tree_digest(Path(store.url.removeprefix("file://")))
     dry = run("maintain", "", "--dry-run")
