@@ -32,6 +32,7 @@ from ferstore.store.catalog import default_catalog_uri
 from ferstore.store.compact import CompactReport, compact
 from ferstore.store.doctor import Finding, doctor
 from ferstore.store.erase import EraseReport, erase
+from ferstore.store.job_runs import shown_jobs
 from ferstore.store.listing import SnapshotInfo, TableInfo, list_snapshots, list_tables
 from ferstore.store.rows import read_rows
 from ferstore.store.schema import MapDtype
@@ -337,6 +338,10 @@ class FeatureStore:
         rows = read_rows(self.store, self.store.pin(), "runs").sort_by([("started_at", "descending")])
         found: list[dict[str, Any]] = rows.to_pylist()
         return found
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Rows of ``job_runs``, newest first; the state of one that died at work is ``killed``."""
+        return shown_jobs(self.store, self.store.pin())
 
     def diff(self, first: str, second: str) -> Diff:
         """What changed between two tags, snapshots or times."""

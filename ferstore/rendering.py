@@ -330,8 +330,8 @@ def show_snapshots(found: Sequence[SnapshotInfo]) -> None:
     print_table(names, rows, numbers=["rows"], whole=["snapshot", "run"])
 
 
-def show_runs(found: Sequence[Mapping[str, Any]]) -> None:
-    """Runs, newest first."""
+def show_runs(found: Sequence[Mapping[str, Any]], jobs: Sequence[Mapping[str, Any]]) -> None:
+    """Runs and jobs, newest first."""
     rows = [
         (
             run["run_id"],
@@ -343,6 +343,24 @@ def show_runs(found: Sequence[Mapping[str, Any]]) -> None:
         for run in found
     ]
     print_table(["run", "command", "state", "took", "what"], rows, numbers=["took"], whole=["run"])
+    if jobs:
+        say("")
+        names = ["job", "for", "state", "attempt", "began (UTC)", "took", "where", "what"]
+        print_table(names, [_job_row(job) for job in jobs], numbers=["attempt", "took"])
+
+
+def _job_row(job: Mapping[str, Any]) -> tuple[Any, ...]:
+    steps = ", ".join(f"{step['step']} {step['state']}" for step in job["steps"])
+    return (
+        job["job"],
+        job["logical_date"],
+        job["state"],
+        job["attempts"],
+        f"{job['started_at']:%Y-%m-%d %H:%M:%S}",
+        f"{job['seconds']:.1f} s" if job["seconds"] is not None else "",
+        f"process {job['pid']} on {job['host']}" if job["state"] in ("running", "killed") else "",
+        "; ".join(part for part in (steps, job["error"]) if part),
+    )
 
 
 def _what_came(run: Mapping[str, Any]) -> str:

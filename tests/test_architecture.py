@@ -26,6 +26,7 @@ RANK = {
     "upkeep": 6,
     "demo": 7,
     "cli": 8,
+    "batch": 9,
 }
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "ferstore").rglob("*.py"))
 

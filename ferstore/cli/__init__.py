@@ -1,6 +1,6 @@
 """The command line, one module a group of commands."""
 
-from ferstore.cli.entry import main, run_job
+from ferstore.cli.entry import main
 from ferstore.cli.root import app
 
-__all__ = ["app", "main", "run_job"]
+__all__ = ["app", "main"]

@@ -106,11 +106,11 @@ def runs(
     abandon: Annotated[str | None, typer.Option(help="Declare a run dead that died on another machine.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Commands that changed the store, newest first. Example: ferstore runs"""
+    """Commands that changed the store, and batch jobs, newest first. Example: ferstore runs"""
     from ferstore import rendering, terminal
 
     store = open_store()
     if abandon is not None:
         store.abandon(abandon)
-    found = store.runs()
-    terminal.print_json({"runs": found}) if as_json else rendering.show_runs(found)
+    found, jobs = store.runs(), store.jobs()
+    terminal.print_json({"runs": found, "jobs": jobs}) if as_json else rendering.show_runs(found, jobs)

@@ -57,7 +57,9 @@ def ingest(
 ) -> None:
     """Register images and labels. Example: ferstore ingest folder ./faces --name mine"""
     from ferstore import rendering, terminal
+    from ferstore.sources import check_kind
 
+    check_kind(kind)
     store = open_store()
     with terminal.TerminalProgress() as progress, ExitStack() as stack:
         log = decoder_log(store, stack)
@@ -69,15 +71,19 @@ def ingest(
 @app.command(rich_help_panel=FILL)
 def extract(
     dataset: Annotated[str | None, typer.Option(help="One data set; all images otherwise.")] = None,
-    layers: Annotated[str, typer.Option(help="Feature tables to fill, with commas between.")] = "pool_3,mixed_10",
+    layers: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Feature tables to fill, with commas between.")
+    ] = "pool_3,mixed_10",
     weights: Annotated[str, typer.Option(help="imagenet, random, or a path or URL.")] = "imagenet",
     weights_sha256: Annotated[str | None, typer.Option(help="Digest the weights file must have.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     precision: Annotated[Precision, typer.Option(help="Arithmetic of the network.")] = Precision.float32,
     batch_size: Annotated[int, typer.Option(help="Images a pass of the network.")] = 32,
-    actors: Annotated[str, typer.Option(help="Number of actors, or auto to fill the cluster.")] = "auto",
+    actors: Annotated[str, typer.Option(metavar="N|auto", help="How many, or auto to fill the cluster.")] = "auto",
     gpus_per_actor: Annotated[float, typer.Option(help="Share of a GPU each actor takes; 0 runs on CPUs.")] = 0.0,
-    views: Annotated[str, typer.Option(help="identity, hflip (mirrored), or both with a comma.")] = "identity",
+    views: Annotated[
+        str, typer.Option(metavar="NAME,...", help="identity, hflip (mirrored), or both with a comma.")
+    ] = "identity",
     limit: Annotated[int | None, typer.Option(help="Compute at most so many image views.")] = None,
     retry_quarantined: Annotated[bool, typer.Option("--retry-quarantined", help="Try failed images again.")] = False,
     address: Address = None,
@@ -104,7 +110,7 @@ def extract(
         retry_quarantined=retry_quarantined,
     )
     request.check()
-    store = open_store()
+    store = open_store(request)
     with terminal.TerminalProgress() as progress:
         report = store.extract(request, address=address, insecure=insecure_cluster, dry_run=dry_run, progress=progress)
     if as_json:

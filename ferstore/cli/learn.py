@@ -65,8 +65,10 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Change one option of the recipe.")
     ] = None,
-    layers: Annotated[str, typer.Option(help="Other features than the experiment's, with commas.")] = "",
-    views: Annotated[str, typer.Option(help="identity, hflip, or both with a comma.")] = "identity",
+    layers: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Other features than the experiment's, with commas.")
+    ] = "",
+    views: Annotated[str, typer.Option(metavar="NAME,...", help="identity, hflip, or both with a comma.")] = "identity",
     joint: Annotated[bool, typer.Option("--joint", help="fusion: fit conv1 to conv4 with it, from the map.")] = False,
     conv4: Annotated[str | None, typer.Option(help="fusion: the sub_deep run whose conv4 is read.")] = None,
     extractor: Annotated[str | None, typer.Option(help="Whose features; the newest complete otherwise.")] = None,
@@ -105,7 +107,7 @@ def train(
         checkpoint_seconds=checkpoint_seconds,
     )
     request.check()
-    store = open_store()
+    store = open_store(request)
     with terminal.TerminalProgress() as progress:
         try:
             reports = store.train(

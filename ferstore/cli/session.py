@@ -20,10 +20,29 @@ class Globals:
     store: str | None = None
     catalog: str | None = None
     debug: bool = False
+    checking: bool = False
 
 
-def open_store() -> FeatureStore:
-    """The store that was named; warnings of libraries go to its log."""
+class Checked(Exception):  # noqa: N818  no error
+    """Comes instead of a store where a command is only checked: all that it looks at before is right.
+
+    Args:
+        asked: what the command makes of its options, if it says so.
+    """
+
+    def __init__(self, asked: object = None) -> None:
+        super().__init__(asked)
+        self.asked = asked
+
+
+def open_store(asked: object = None) -> FeatureStore:
+    """The store that was named; warnings of libraries go to its log.
+
+    Args:
+        asked: what it is opened for, which was checked.
+    """
+    if Globals.checking:
+        raise Checked(asked)
     from ferstore import api
 
     store = api.open(Globals.store, catalog=Globals.catalog)

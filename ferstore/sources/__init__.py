@@ -19,6 +19,21 @@ _LOADERS: dict[str, Callable[[Tree], Listing]] = {
 }
 
 
+def check_kind(kind: str) -> None:
+    """Refuse a kind of data set that nobody loads.
+
+    Raises:
+        SourceError: naming those there are.
+    """
+    if kind not in KINDS:
+        near = difflib.get_close_matches(kind, KINDS, n=1)
+        raise SourceError(
+            f"unknown kind of data set {kind!r}",
+            allowed=", ".join(KINDS),
+            hint=f"did you mean {near[0]!r}?" if near else "",
+        )
+
+
 def open_listing(kind: str, url: str) -> Listing:
     """List a data set: names and label files are read, images are not.
 
@@ -29,13 +44,7 @@ def open_listing(kind: str, url: str) -> Listing:
     Raises:
         SourceError: an unknown kind, nothing at ``url``, or not the layout of this kind.
     """
-    if kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, n=1)
-        raise SourceError(
-            f"unknown kind of data set {kind!r}",
-            allowed=", ".join(KINDS),
-            hint=f"did you mean {near[0]!r}?" if near else "",
-        )
+    check_kind(kind)
     if kind == "folder" and url.casefold().endswith(folder.TABLE_SUFFIXES):
         return folder.table_listing(url)
     with open_tree(url) as tree:

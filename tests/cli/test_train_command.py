@@ -1,4 +1,4 @@
-"""``ferstore train`` and ``predict``: what cannot work is one line, exit code 2, and no Ray; jobs of several runs."""
+"""``ferstore train`` and ``predict``: what cannot work is one line, exit code 2, and no Ray."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from drawn import noise_store, tree_digest
 from filled import fill
 
 from ferstore import cli
-from ferstore.config import job_commands
-from ferstore.errors import InputError
 from ferstore.store.store import Store
 from ferstore.train.split_plan import SplitRequest
 from ferstore.train.training_set import split
@@ -103,48 +101,3 @@ def test_a_dry_run_says_what_would_be_trained(capsys: pytest.CaptureFixture[str]
     assert "width 64 (the paper's is 2048)" in out
     assert "would make 7 updates" in out
     assert "RANDOM weights" in out
-
-
-def job(folder: Path, text: str) -> Path:
-    path = folder / "job.toml"
-    path.write_text(text)
-    return path
-
-
-def test_a_job_of_several_runs_is_several_commands(tmp_path: Path) -> None:
-    text = """
-    training_set = "parts"
-    seed = 1
-    [[runs]]
-    experiment = "deepest"
-    set = ["hidden=0", "dropout=0.2"]
-    [[runs]]
-    experiment = "sub_deep"
-    seed = 2
-    layers = ["mixed_10", "pool_3"]
-    """
-    first, second = job_commands("train", job(tmp_path, text))
-    assert first == ["train", "--training-set=parts", "--seed=1", "--set=hidden=0", "--set=dropout=0.2", "deepest"]
-    assert second == ["train", "--training-set=parts", "--seed=2", "--layers=mixed_10,pool_3", "sub_deep"]
-
-
-@pytest.mark.parametrize("text", ['runs = "deepest"', "runs = []", "runs = [1]"])
-def test_runs_that_are_no_tables_are_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(InputError, match="runs that are no tables"):
-        job_commands("train", job(tmp_path, text))
-
-
-def test_a_job_stops_at_the_first_command_that_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    seeds = "".join(f'[[runs]]\nexperiment = "deepest"\nseed = {seed}\n' for seed in range(3))
-    ran: list[list[str]] = []
-    codes = iter([3, 4, 0])
-    monkeypatch.setattr(cli.entry, "_run", lambda arguments: (ran.append(arguments), next(codes))[1])
-    path = job(tmp_path, f'training_set = "parts"\n{seeds}')
-    monkeypatch.setattr("sys.argv", ["jobs.train", "--config", str(path), "--workers", "2"])
-    with pytest.raises(SystemExit) as ended:
-        cli.run_job("train")
-    assert ended.value.code == 4
-    assert [arguments[2] for arguments in ran] == ["--seed=0", "--seed=1"]
-    assert all(arguments[-2:] == ["--workers", "2"] for arguments in ran)
