@@ -77,7 +77,7 @@ class _Reader:
 
     listing: Mapping[str, Listed]
 
-    def __init__(self, log: object) -> None:
+    def __init__(self, *_: object) -> None:
         pass
 
     def __enter__(self) -> _Reader:
