@@ -7,9 +7,11 @@ on; when another writer moved a table, nothing lands and the caller's plan is ma
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,6 +31,7 @@ from ferstore.store.schema import TableSchema
 from ferstore.store.store import Store
 
 _ATTEMPTS = 40
+_PATIENCE = 600.0  # seconds; many writers on a slow machine can be quicker than one of them forty times in a row
 _FIRST_WAIT = 0.02  # seconds; a commit takes that long
 
 
@@ -70,7 +73,12 @@ def transact(
     """
     commit_id = uuid.uuid4().hex
     open_outcomes: list[set[str]] = []  # tables of tries of which nobody knows whether they landed
-    for attempt in range(_ATTEMPTS):
+    problem: Exception | None = None
+    began = time.monotonic()
+    for attempt in count():
+        started = time.monotonic()
+        if attempt >= _ATTEMPTS and (problem or started - began > _PATIENCE):
+            break
         pin = store.pin()
         landed = {name for name in store.schemas if attempt and _has(pin, name, commit_id)}
         if any(tables <= landed for tables in open_outcomes):
@@ -100,11 +108,12 @@ def transact(
                 open_outcomes.append({change.table for change in changes})
             else:
                 return store.pin()
-        pause(attempt, _FIRST_WAIT)
+        cost = time.monotonic() - started  # who waits much less than a commit takes finds others at work on theirs
+        pause(min(attempt, 8), max(_FIRST_WAIT, cost), max(2.0, 8 * cost))
     if problem:
         raise unavailable(f"the store {store.url}", problem) from problem
     raise ConflictError(
-        f"other writers changed {', '.join(change.table for change in changes)} {_ATTEMPTS} times in a row",
+        f"other writers changed {', '.join(change.table for change in changes)} {attempt} times in a row",
         hint="run the same command again; nothing is lost",
     )
 

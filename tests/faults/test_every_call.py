@@ -343,6 +343,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Faults beneath; no waiting, no processes, one thread: the same calls in the same order."""
     install(monkeypatch)
     monkeypatch.setattr(commit_module, "_ATTEMPTS", 3)
+    monkeypatch.setattr(commit_module, "_PATIENCE", 0.0)
     monkeypatch.setattr("ferstore.store.catalog._SQLITE_WAIT", 0)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setenv("PYICEBERG_MAX_WORKERS", "1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -153,9 +154,25 @@ def test_a_writer_that_never_wins_ends_in_a_conflict(store: Store, monkeypatch: 
         raise CommitFailedException("busy")
 
     monkeypatch.setattr(commit_module, "commit_transactions", refuse)
+    monkeypatch.setattr(commit_module, "_PATIENCE", 0.0)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    with pytest.raises(ConflictError, match="run the same command again"):
+    with pytest.raises(ConflictError, match=r"40 times in a row; run the same command again"):
         put(store, {"a": "happy"})
+
+
+def test_a_writer_among_quicker_ones_is_patient(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, refused = commit_module.commit_transactions, []
+
+    def refuse(catalog: Any, transactions: Any) -> None:
+        if len(refused) < 60:
+            refused.append(1)
+            raise CommitFailedException("busy")
+        original(catalog, transactions)
+
+    monkeypatch.setattr(commit_module, "commit_transactions", refuse)
+    monkeypatch.setattr(commit_module, "pause", lambda *_: None)
+    put(store, {"a": "happy"})
+    assert held(store) == {"a": "happy"}
 
 
 @pytest.mark.parametrize("fault", ["missing column", "wrong type", "nullable"])

@@ -49,7 +49,7 @@ class FaultPoints:
         with (
             mock.patch.object(files, "write_file", self._around(files.write_file, False)),
             mock.patch.object(Session, "commit", self._around(Session.commit, True)),
-            mock.patch.object(commit_module, "_FIRST_WAIT", 0.0),
+            mock.patch.object(commit_module, "pause"),
         ):
             yield self
 

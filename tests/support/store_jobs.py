@@ -116,7 +116,6 @@ def ingest(listing: Mapping[str, Listed]) -> Operation:
         with (
             mock.patch.object(ingest_module, "open_listing", return_value=found),
             mock.patch.object(ingest_module, "_Reader", reader),
-            mock.patch.object(ingest_module, "record_run"),  # a second commit, of a row that the model has not
         ):
             report = ingest_module.ingest(store, "folder", "file:///d", name=DATASET)
         stored = report.added + report.changed + report.unchanged
