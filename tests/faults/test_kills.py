@@ -102,8 +102,8 @@ def test_two_extracts_at_once_store_every_image_once(tmp_path: Path, drivers: li
 def test_an_extract_frozen_while_another_ends_its_work_doubles_nothing(
     whole: bool, tmp_path: Path, drivers: list[Driver], level: str
 ) -> None:
-    if whole and level != "night":
-        pytest.skip("takes long: FERSTORE_FAULTS=night has it")
+    if level == "ci" or (whole and level != "night"):
+        pytest.skip(f"takes long: FERSTORE_FAULTS={'night' if whole else 'full'} has it")
     store = noise_store(tmp_path, 300)
     frozen = Driver(store, 0.1)
     drivers.append(frozen)
