@@ -49,8 +49,8 @@ BUGS = (
     Bug(
         "a file is overwritten where it must be new",
         "store/files.py",
-        "            os.link(partial, path)  # fails if it is there, where rename would replace",
-        "            partial.replace(path)",
+        "        os.link(partial, path)",
+        "        partial.replace(path)",
         "tests/store/test_files.py::test_an_exclusive_file_is_not_replaced",
     ),
     Bug(
