@@ -153,7 +153,7 @@ WRONG = {
     "a folder": (["faces", "--output", "out"], "not a regular file"),
     "a file for the folder": (["face.png", "--output", "text.txt"], "text.txt is a file; allowed: a folder"),
     "a file above the folder": (["face.png", "--output", "text.txt/a/b"], "text.txt is a file; allowed: a folder"),
-    "a URL for the folder": (["face.png", "--output", "s3://bucket/out"], "allowed: a folder of this machine"),
+    "a URL for the folder": (["face.png", "--output", "s3://bucket/out"], "allowed: a path on this machine"),
     "inside the store": (["face.png", "--output", "STORE/out"], "lies inside the store"),
     "no folder given": (["face.png"], "Missing option '--output'"),
     "unknown image_id": (["0" * 64, "--output", "out"], "no image '000"),
