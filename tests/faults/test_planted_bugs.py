@@ -29,7 +29,7 @@ for line in sys.stdin:
             os.dup2(file, 1), os.dup2(file, 2)
             import ferstore
             assert ferstore.__file__.startswith(root), ferstore.__file__
-            code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-p", "pytest_timeout", *tests])
+            code = pytest.main([*"-q -x --timeout 60 -p no:cacheprovider -p pytest_timeout".split(), *tests])
             sys.stdout.flush()
         except BaseException:
             traceback.print_exc()
