@@ -20,7 +20,8 @@ import pytest
 from drawn import noise_store, tree_digest
 from ray._private import services as ray_services
 
-from ferstore import cli, cluster_access
+from ferstore import cluster_access
+from ferstore.batch import run_job
 from ferstore.cluster import cluster
 from ferstore.cluster_access import let_in
 from ferstore.errors import FerstoreError, InputError
@@ -336,6 +337,6 @@ def test_the_option_reaches_ray_from_a_job_file(
     monkeypatch.setattr("ferstore.cli.entry.signal.signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["jobs.extract", "--config", str(job)])
     with pytest.raises(SystemExit) as ended:
-        cli.run_job("extract")
+        run_job("extract")
     assert ended.value.code == 2
     assert asked == [("head:1", expected)]

@@ -103,7 +103,7 @@ class ShardWorker:
         """Compute one shard and write its files.
 
         Raises:
-            OSError: the store cannot be written.
+            UnavailableError: the store cannot be written.
         """
         buffers = {layer: ParquetBuffer(self._targets[layer].schema) for layer in shard.layers}
         done: list[WorkItem] = []

@@ -12,6 +12,7 @@ import pytest
 from drawn import noise_files, picture, write
 from stub_network import stub_factory
 
+from ferstore.errors import UnavailableError
 from ferstore.extract.plan import Shard, WorkItem
 from ferstore.extract.worker import ShardResult, ShardWorker, Target
 from ferstore.image.decode import pixels
@@ -144,7 +145,7 @@ def test_a_picture_that_is_nowhere_says_where_it_was_looked_for(tmp_path: Path) 
 def test_a_disk_that_cannot_be_written_ends_the_shard_not_the_items(tmp_path: Path) -> None:
     items = work_of(tmp_path, noise_files(2))
     (tmp_path / "out").write_text("in the way")
-    with pytest.raises(OSError, match="out"):
+    with pytest.raises(UnavailableError, match="out"):
         run(tmp_path, items)
 
 

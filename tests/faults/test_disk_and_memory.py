@@ -223,7 +223,9 @@ def test_an_image_that_takes_all_memory_is_quarantined_and_no_other(
     assert len(committed(store)) == IMAGES
 
 
-def test_a_machine_whose_memory_is_gone_ends_the_job_and_says_so(small_machine: SmallMachine, tmp_path: Path) -> None:
+def test_a_machine_whose_memory_is_gone_ends_the_job_and_says_so(
+    full: None, small_machine: SmallMachine, tmp_path: Path
+) -> None:
     store = poisoned_store(tmp_path, IMAGES)
     driver = small_machine.run(store)
     assert driver.started()

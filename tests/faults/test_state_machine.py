@@ -35,7 +35,7 @@ from ferstore.store.store import open_store
 
 SEED = int(os.environ.get("FERSTORE_FAULTS_SEED", "1"))
 SHRINK = "FERSTORE_FAULTS_SHRINK" in os.environ  # a failure's shortest sequence: takes minutes
-SEQUENCES = {"ci": 40, "full": 2000, "night": 10000}
+SEQUENCES = {"ci": 20, "full": 2000, "night": 10000}
 STEPS = 9
 
 ITEMS = [str(number) for number in range(5)]

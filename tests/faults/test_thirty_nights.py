@@ -126,10 +126,11 @@ def test_thirty_nights_leave_the_tables_of_one_quiet_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     others: dict[int, Other],
+    full: None,
     level: str,
     tally: Callable[[str, int], None],
 ) -> None:
-    arriving = {"ci": 2, "full": 20, "night": 60}[level]
+    arriving = {"full": 5, "night": 60}[level]
     monkeypatch.setattr("ferstore.sources.ingest._READERS", 1)  # each is a process, sixty times over
     months = Months(tmp_path / "month", arriving)
     (months.config.with_name("maintain.toml")).write_text('[vacuum]\nkeep = "0"\n')

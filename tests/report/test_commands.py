@@ -24,6 +24,9 @@ class Asked(Exception):  # noqa: N818  in the place of a result
 class Ears:
     """In the place of a store."""
 
+    def __init__(self, *_: Any) -> None:
+        """For whatever request."""
+
     def __getattr__(self, _: str) -> Any:
         def ask(*given: Any, **more: Any) -> None:
             raise Asked(given, {name: more[name] for name in ("name",) if name in more})

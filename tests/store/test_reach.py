@@ -233,5 +233,7 @@ def test_a_conflict_is_still_one(store: Store, put: Put, monkeypatch: pytest.Mon
         raise CommitFailedException("moved")
 
     monkeypatch.setattr(commit_module, "commit_transactions", refuse)
+    monkeypatch.setattr(commit_module, "_PATIENCE", 0.0)
+    monkeypatch.setattr(commit_module, "_ATTEMPTS", 3)
     with pytest.raises(commit_module.ConflictError):
         put(store, images=[{}])

@@ -129,12 +129,17 @@ def test_two_workers_make_the_curve_of_one_and_prometheus_sees_them(store: Store
 def check_watched(before: Values, *, updates: int, examples: float) -> None:
     """What Prometheus sees of two trainings of deepest, in all their workers."""
     name, tags = "ray_ferstore_train_{}_total", ("noise", "deepest")
-    seen = scrape_until(lambda now: (now - before)[name.format("updates"), *tags] >= updates) - before
+    commits = ("ray_ferstore_commit_seconds_count", "train", "noise")
+
+    def all_there(now: Values) -> bool:
+        return (now - before)[name.format("updates"), *tags] >= updates and (now - before)[commits] >= 2
+
+    seen = scrape_until(all_there) - before
     assert seen[name.format("updates"), *tags] == updates
     assert seen[name.format("examples"), *tags] == examples  # 50 updates are whole epochs
     assert seen[name.format("step_seconds"), *tags] > 0
     assert seen[name.format("wait_seconds"), *tags] > 0
-    assert seen["ray_ferstore_commit_seconds_count", "train", "noise"] == 2
+    assert seen[commits] == 2
 
 
 def test_every_fold_is_trained_and_jointly_too(store: Store, ray_here: None) -> None:

@@ -277,6 +277,7 @@ def test_writers_that_never_let_go_are_a_conflict(store: Store, monkeypatch: pyt
         raise CommitFailedException("moved on")
 
     monkeypatch.setattr(commit_module, "commit_transactions", refuse)
+    monkeypatch.setattr(commit_module, "_PATIENCE", 0.0)
     monkeypatch.setattr("time.sleep", lambda _: None)
     with pytest.raises(ConflictError, match="40 times"):
         split(store, request())
