@@ -95,7 +95,7 @@ def test_writers_at_once_land_every_commit_once(
     them.begin()
     seen = 0
     while them.at_work():  # a reader sees commits whole, and none of them go
-        time.sleep(0.1)
+        time.sleep(0.5)
         with Session(store, store.pin()).execute(
             "select count(*), count(extractor_id), (select count(*) from extractors)"
             " from images left join extractors on extractor_id = item_id"

@@ -15,12 +15,15 @@ import pyarrow as pa
 
 from ferstore.store.commit import Change, transact
 from ferstore.store.pin import Pin
-from ferstore.store.rows import replace_rows
+from ferstore.store.rows import write_rows
 from ferstore.store.store import open_store
 
 
 def write(url: str, catalog: str, writer: int, commits: int, begin: Any, planned: Any) -> None:
-    """Each commit adds one row to ``images`` and one to ``extractors``, of one name."""
+    """Each commit adds one row to ``images`` and one to ``extractors``, of one name.
+
+    The plan does not look for its rows: that none is added twice is for the commit to see to.
+    """
     store = open_store(url, catalog=catalog or None)
     begin.wait()
     for turn in range(commits):
@@ -36,7 +39,7 @@ def write(url: str, catalog: str, writer: int, commits: int, begin: Any, planned
         def plan(pin: Pin, rows: dict[str, pa.Table] = rows) -> list[Change]:
             with planned.get_lock():
                 planned.value += 1
-            return [replace_rows(store, pin, table, new) for table, new in rows.items()]
+            return [Change(table, write_rows(store, table, new)) for table, new in rows.items()]
 
         transact(store, plan, {"writer": str(writer)})
 
