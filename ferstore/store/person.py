@@ -37,7 +37,7 @@ class Person:
 
     def columns(self, schema: TableSchema) -> list[str]:
         """Columns that tell which rows of a table are the person's."""
-        ids = [name for name in schema.names if name.endswith("image_id")]
+        ids = _ids(schema)
         pair = [name for name in ("dataset", "item_id", "item") if name in schema.names] if ids else []
         return [*ids, *pair] or _texts(schema)
 
@@ -48,7 +48,7 @@ class Person:
             schema: of the table.
             rows: any rows of it, with the columns of `columns` at least.
         """
-        ids = [name for name in schema.names if name.endswith("image_id")]
+        ids = _ids(schema)
         if not ids:
             return self._blackened(schema, rows)
         return rows.filter(pa.array(~self._theirs(ids, rows)))
@@ -101,6 +101,11 @@ class Person:
         named = {item for _, item in self.items if len(item) >= _SHORTEST and not item.isdigit()}
         words = sorted({*self.image_ids, *self.urls, *named}, key=len, reverse=True)
         return re.compile("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in words) or r"(?!)")
+
+
+def _ids(schema: TableSchema) -> list[str]:
+    """Columns that name a picture: a new table's are found by their name."""
+    return [name for name in schema.names if name.endswith("image_id")]
 
 
 def _texts(schema: TableSchema) -> list[str]:
