@@ -14,7 +14,8 @@ STAGES = {"sources", "extract", "train", "report"}
 RANK = {
     "redaction": -2,
     "errors": -1,
-    **dict.fromkeys(("progress", "labels", "config", "stderr", "network", "cluster_access", "watch", "driver_errors"), 0),
+    **dict.fromkeys(("progress", "labels", "config", "stderr", "network", "cluster_access", "watch"), 0),
+    "driver_errors": 0,
     **dict.fromkeys(("image", "cluster"), 1),
     "store": 2,
     "query": 3,

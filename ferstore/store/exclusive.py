@@ -37,7 +37,7 @@ def check_exclusive(url: str) -> None:
         StoreError: it does not.
         OSError: it cannot be written, read or removed.
     """
-    probe = f"{url}/probe-{uuid.uuid4().hex}"
+    probe = f"{url}/tables/probe-{uuid.uuid4().hex}"  # where one left by a killed init keeps no later one away
     write_file(probe, b"first", exclusive=True)
     try:
         write_file(probe, b"second", exclusive=True)

@@ -93,8 +93,8 @@ def filesystem(url: str) -> fsspec.AbstractFileSystem:
     # Other processes write too: a remembered listing would deny files that are there.
     found.dircache.use_listings_cache = False
     if protocol in ("s3", "s3a"):
-        # Each of s3fs's tries is five of botocore's, and each of ours (`patiently`) is all of those: with its own five a
-        # store that is down would be asked 125 times. The second is for a body that breaks off, which botocore leaves.
+        # Each of s3fs's tries is five of botocore's, and each of ours (`patiently`) is all of those: with its own five
+        # a store that is down would be asked 125 times. The second is for a body that breaks off: botocore leaves it.
         found.retries = 2
     return found
 

@@ -113,7 +113,10 @@ class Server:
             return self._rule(request) if self._rule else None
 
 
-def once(kind: Kind, number: int, which: Callable[[Request], bool] = lambda _: True) -> Callable[[Request], Kind | None]:
+Rule = Callable[[Request], Kind | None]
+
+
+def once(kind: Kind, number: int, which: Callable[[Request], bool]) -> Rule:
     """A rule: the ``number``-th (from 1) of the requests in question fails."""
     seen = 0
 
@@ -125,7 +128,7 @@ def once(kind: Kind, number: int, which: Callable[[Request], bool] = lambda _: T
     return rule
 
 
-def lasting(kind: Kind, number: int, which: Callable[[Request], bool]) -> Callable[[Request], Kind | None]:
+def lasting(kind: Kind, number: int, which: Callable[[Request], bool]) -> Rule:
     """A rule: all of the requests in question fail from the ``number``-th on."""
     seen = 0
 
