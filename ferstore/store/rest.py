@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import Field
 from pyiceberg.catalog.rest import API_PREFIX, Endpoint, RestCatalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, NoSuchTableError
 from pyiceberg.table import CommitTableRequest, Namespace, TableIdentifier, Transaction
@@ -24,7 +25,7 @@ _LAST = ("training_sets", "runs", "job_runs")
 
 
 class _CommitTogether(IcebergBaseModel):
-    table_changes: list[CommitTableRequest]
+    table_changes: list[CommitTableRequest] = Field(alias="table-changes")
 
 
 class TogetherRestCatalog(RestCatalog):
@@ -63,7 +64,7 @@ class TogetherRestCatalog(RestCatalog):
                     updates=transaction._updates,
                 )
             )
-        body = _CommitTogether.model_validate({"table_changes": changes}).model_dump_json(by_alias=True)
+        body = _CommitTogether.model_validate({"table-changes": changes}).model_dump_json()
         answer = self._session.post(self.url("transactions/commit"), data=body.encode())
         if answer.ok:
             return

@@ -30,7 +30,7 @@ from ferstore.store.verify import verify
 from ferstore.train.split_plan import SplitRequest
 from ferstore.train.training_set import split
 
-FACES = 12
+FACES = 6
 FEATURES = ("pool_3", "mixed_10")
 
 
@@ -135,7 +135,7 @@ def test_a_commit_cut_between_its_tables_is_completed_by_the_next_run(
     landed = {layer: sql(store, f"select count(*) from {layer}")[0][0] for layer in FEATURES}
     expected = number - 1 + (status < 0)  # tables that landed: extractors first, then the layers
     assert len(sql(store, "from extractors")) == (expected >= 1)
-    assert [count for count in landed.values()] == [FACES] * max(0, expected - 1) + [0] * min(2, 3 - expected)
+    assert list(landed.values()) == [FACES] * max(0, expected - 1) + [0] * min(2, 3 - expected)
     assert twice(store) == dict.fromkeys(FEATURES, 0)
     fill(open_store(store.url, catalog=each.url))
     assert_whole(store)

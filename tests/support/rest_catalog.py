@@ -168,6 +168,8 @@ def serve(folder: Path, *, together: bool = False, token: str | None = None) -> 
                 except tuple(_STATUS) as error:
                     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
                     return status, _error(status, type(error).__name__, str(error))
+                except Exception as error:
+                    return 501, _error(501, type(error).__name__, repr(error))  # a fault of this file: not tried again
             return (-fault, _error(-fault, "Fault")) if fault else answer
 
         def log_message(self, *_: Any) -> None:

@@ -7,6 +7,7 @@ writes are decided atomically: that is this door's lock, as S3 promises it and m
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -230,3 +231,13 @@ def objects(below: str) -> dict[str, bytes]:
     fs = fsspec.filesystem("s3")
     prefix = re.sub("^s3://", "", below)
     return {path.removeprefix(prefix): fs.cat_file(path) for path in fs.find(prefix, refresh=True)}
+
+
+def forget(below: str) -> None:
+    """Remove every object below a URL."""
+    import fsspec
+    from s3fs import S3FileSystem
+
+    S3FileSystem.clear_instance_cache()  # of a test with another environment
+    with contextlib.suppress(FileNotFoundError):
+        fsspec.filesystem("s3").rm(below, recursive=True)
