@@ -15,6 +15,7 @@ from ferstore.store.reach import passes, pause, unavailable
 _ATTEMPTS = 40
 _PATIENCE = 600.0  # seconds; many writers on a slow machine can be quicker than one of them forty times in a row
 _FIRST_WAIT = 0.02  # seconds; a commit takes that long
+_LONGEST_WAIT = 20.0  # seconds; also where one attempt waited a minute for a lock
 
 
 class Attempts:
@@ -58,7 +59,7 @@ class Attempts:
             self._problem = None
             yield attempt
             cost = time.monotonic() - started  # who waits much less than a commit takes finds others at work on theirs
-            pause(min(attempt, 8), max(_FIRST_WAIT, cost), max(2.0, 8 * cost))
+            pause(min(attempt, 8), max(_FIRST_WAIT, cost), min(max(2.0, 8 * cost), _LONGEST_WAIT))
         if self._problem:
             raise unavailable(self._what, self._problem) from self._problem
         raise ConflictError(
