@@ -28,7 +28,7 @@ from ferstore.errors import CorruptionError, UnavailableError
 _T = TypeVar("_T")
 
 _TRIES = 5
-_TRIED = "_ferstore_tried"  # marks an error after which nobody further out tries all of it five times more
+_TRIED = "_ferstore_tried"  # marks an error that was tried: five times of five times would be minutes
 _FIRST_WAIT = 0.1  # seconds; doubled at each try, with full jitter
 
 
@@ -54,7 +54,7 @@ def patiently(work: Callable[[], _T]) -> _T:
         try:
             return work()
         except Exception as error:
-            if attempt == _TRIES - 1 or not passes(error) or getattr(error, _TRIED, False):
+            if attempt == _TRIES - 1 or not passes(error) or was_tried(error):
                 told = as_os_error(error)
                 setattr(told, _TRIED, True)
                 if told is error:
@@ -62,6 +62,11 @@ def patiently(work: Callable[[], _T]) -> _T:
                 raise told from error
         pause(attempt)
     raise AssertionError("not reached")
+
+
+def was_tried(error: BaseException) -> bool:
+    """Whether `patiently` has given up on it: whoever called that need not."""
+    return bool(getattr(error, _TRIED, False))
 
 
 @contextmanager

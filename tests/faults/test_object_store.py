@@ -25,7 +25,7 @@ from s3 import Kind, Request, Rule, Server, lasting, objects, once
 
 from ferstore.errors import FerstoreError
 from ferstore.sources.ingest import ingest
-from ferstore.store import commit, reach
+from ferstore.store import attempts, reach
 from ferstore.store.compact import compact
 from ferstore.store.files import write_file
 from ferstore.store.store import Store, init_store, open_store
@@ -89,8 +89,8 @@ OPERATIONS = [taken_in, computed, merged]
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow one another at once, and a lasting fault ends soon."""
     monkeypatch.setattr(reach, "pause", lambda *_: None)
-    monkeypatch.setattr(commit, "pause", lambda *_: None)
-    monkeypatch.setattr(commit, "_ATTEMPTS", 2)
+    monkeypatch.setattr(attempts, "pause", lambda *_: None)
+    monkeypatch.setattr(attempts, "_ATTEMPTS", 2)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
 
 
