@@ -1,8 +1,9 @@
-"""The whole line on S3 (moto, over loopback) and PostgreSQL, command by command: exit code, requests and seconds of each.
+"""The whole line on S3 (moto, over loopback) and PostgreSQL: exit code, requests and seconds of each command.
 
-``python tests/benchmarks/s3_line.py FACES --weights W [--images N]``: FACES in FERPLUS's official layout, N of each part;
-they are put into the bucket first. Seconds are of moto in Python on the same machine, so they say nothing of S3; the
-requests are those that any S3 server would get. Leave ``--weights`` out for random ones.
+    python tests/benchmarks/s3_line.py FACES [--weights W] [--images N]
+
+FACES is in FERPLUS's official layout; N of each part are put into the bucket first. Seconds are of moto, in Python on the
+same machine, so they say nothing of S3; the requests are those that any S3 server would get.
 """
 
 from __future__ import annotations
