@@ -2,8 +2,8 @@
 
     python tests/benchmarks/s3_line.py FACES [--weights W] [--images N]
 
-FACES is in FERPLUS's official layout; N of each part are put into the bucket first. Seconds are of moto, in Python on the
-same machine, so they say nothing of S3; the requests are those that any S3 server would get.
+FACES is in FERPLUS's official layout; N of each part are put into the bucket first. Seconds are of moto, in Python on
+the same machine, so they say nothing of S3; the requests are those that any S3 server would get.
 """
 
 from __future__ import annotations
