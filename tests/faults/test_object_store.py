@@ -39,7 +39,7 @@ QUERIES = (
     "select extractor_id from extractors order by all",
     "select item, error from quarantine order by all",
 )
-SAMPLE = {"ci": 2, "full": 25, "night": 200}
+SAMPLE = {"ci": 1, "full": 25, "night": 200}
 """Faults of each operation."""
 
 

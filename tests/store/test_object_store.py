@@ -205,7 +205,7 @@ def test_a_condition_holds_for_an_object_in_parts(s3: Server, bucket: str, large
 def test_parts_are_no_object_until_all_are_there(s3: Server, bucket: str, large: bytes, hurried: None) -> None:
     """One part cannot be written: nothing is seen, and nothing stays."""
     part = lasting(Kind.EXPIRED, 1, lambda request: "partNumber=2" in request.path)
-    with s3.watch(part) as requests, pytest.raises(PermissionError):
+    with s3.watch(part) as requests, pytest.raises(UnavailableError, match="token has expired"):
         write_data_file(f"{bucket}/data", "rows", large, 1)
     assert any(request.method == "DELETE" and "uploadId" in request.path for request in requests)
     assert not objects(bucket)
@@ -240,8 +240,6 @@ def test_the_connection_itself_reaches_no_other_key(made: Store, put: Any, forei
     with duckdb.connect() as connection:
         lock(connection, job, frozenset(), fsspec.filesystem("s3"))
         assert connection.sql("select item_id from images").fetchall() == [("a",)]
-        installed = connection.sql("select extension_name from duckdb_extensions() where loaded").fetchall()
-        assert ("httpfs",) not in installed
         for query in (
             f"from read_csv('{foreign}')",
             f"from read_text('{theirs}')",
