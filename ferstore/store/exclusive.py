@@ -47,8 +47,8 @@ def check_exclusive(url: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             patiently(lambda: filesystem(probe).rm_file(probe))
     raise StoreError(
-        f"the object store of {url} ignores conditional writes: a file that was there was replaced",
-        allowed="one that refuses a PUT with If-None-Match (Amazon S3, MinIO, Ceph and Google's and Azure's do)",
+        f"what {url} lies on ignores conditional writes: a file that was there was replaced",
+        allowed="an object store that refuses a PUT with If-None-Match, as Amazon's does, or a folder",
         hint="turn that on or update its server, or name another store",
     )
 
