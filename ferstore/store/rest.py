@@ -46,11 +46,18 @@ class TogetherRestCatalog(RestCatalog):
             CommitFailedException: a table moved on. Those before it have been committed, unless all go together.
             CommitStateUnknownException: nobody knows.
         """
-        if self.commits_together and len(transactions) > 1:
-            self._post(transactions)
-            return
-        for transaction in sorted(transactions, key=_rank):
-            transaction.commit_transaction()
+        left = sorted(transactions, key=_rank)
+        try:
+            if self.commits_together and len(left) > 1:
+                self._post(left)
+                return
+            while left:
+                left[0].commit_transaction()
+                del left[0]
+        except CommitFailedException:  # promises that nothing of this landed: what was written for it can go
+            for producer in (producer for transaction in left for producer in transaction._snapshot_producers):
+                producer._clean_all_uncommitted()
+            raise
 
     def _post(self, transactions: Sequence[Transaction]) -> None:
         changes = []

@@ -24,6 +24,7 @@ from ferstore.sources.ingest import ingest
 from ferstore.store import attempts
 from ferstore.store.compact import compact
 from ferstore.store.erase import erase
+from ferstore.store.references import references
 from ferstore.store.rows import read_rows
 from ferstore.store.store import Store, init_store, open_store
 from ferstore.store.tags import create_tag
@@ -219,6 +220,9 @@ def test_several_tables_land_together_or_not_at_all(tmp_path: Path, put: Any, ta
         assert len(read_rows(store, store.pin(), "images")) == 1
         items = read_rows(store, store.pin(), "quarantine")["item"].to_pylist()
         assert sorted(items) == ["ours", "theirs"]
+        written = {path.name for path in (tmp_path / "store" / "tables").glob("*/metadata/*.avro")}
+        named = {url.rsplit("/", 1)[-1] for url in references(store.pin()).metadata if url.endswith(".avro")}
+        assert written == named  # nothing is left of the try that failed
 
 
 def test_a_token_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
