@@ -41,7 +41,7 @@ class Worker(Protocol):
 
 
 Wanted = Callable[[int, int], int]
-"""How many actors there are to be, of items that wait to be tried again, and actors given up for want of memory."""
+"""How many actors there are to be, of items given out and not done, and of actors given up for want of memory."""
 
 
 class _Host:
@@ -171,7 +171,8 @@ class Pool:
             ray.kill(actor.handle)
 
     def _look(self, again: deque[Shard]) -> None:
-        self._wanted = self._ask(sum(len(shard.items) for shard in again), self._withdrawn)
+        held = [*again, *(shard for actor in self._actors for shard in actor.in_flight.values())]
+        self._wanted = self._ask(sum(len(shard.items) for shard in held), self._withdrawn)
         self._looked = time.monotonic()
 
     def _start(self) -> _Actor:

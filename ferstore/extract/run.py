@@ -193,9 +193,9 @@ def _compute(
         threads=staff.cpus,
     )
 
-    def wanted(again: int, withdrawn: int) -> int:
+    def wanted(held: int, withdrawn: int) -> int:
         now = clusters.resources(may_grow=resources.may_grow)
-        return staff.wanted(now, left=watch.planned + again, withdrawn=withdrawn)
+        return staff.wanted(now, left=watch.planned + held, withdrawn=withdrawn)
 
     pool = Pool(
         partial(_build_worker, settings, network),

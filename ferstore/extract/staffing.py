@@ -37,7 +37,7 @@ class Staffing:
 
         Args:
             resources: machines alive.
-            left: image views that no actor has yet.
+            left: image views that are not done.
             withdrawn: actors given up, each as a machine ran out of memory; from the first on no machine is asked for,
                 since whoever waits would take the place that was left.
 

@@ -104,16 +104,24 @@ def test_two_actors_share_a_gpu(full: None, tmp_path: Path, monkeypatch: pytest.
     check_whole(store, 96)
 
 
+_NO_COMMANDS = (
+    "cluster_synced_files",
+    "initialization_commands",
+    "setup_commands",
+    *(f"{which}_{what}_commands" for which in ("head", "worker") for what in ("setup", "start_ray")),
+)
+
+
 @pytest.fixture
 def autoscaled(tmp_path: Path) -> Iterator[Head]:
-    """A head without GPUs and one machine with one; Ray's autoscaler brings up to two more (as processes here)."""
-    worker = {"resources": {"CPU": 1, "GPU": 1}, "node_config": {}, "min_workers": 1, "max_workers": 3}
-    own = {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0}
+    """A head with one GPU, to which Ray's autoscaler brings up to two machines more, as processes here."""
+    one = {"resources": {"CPU": 1, "GPU": 1}, "node_config": {}}
+    own, worker = {**one, "max_workers": 0}, {**one, "min_workers": 0, "max_workers": 2}
 
     def more(address: str) -> list[str]:
         config = {
             "cluster_name": "scaled",
-            "max_workers": 3,
+            "max_workers": 2,
             "provider": {
                 "type": "fake_multinode",
                 "gcs_address": address,
@@ -126,10 +134,12 @@ def autoscaled(tmp_path: Path) -> Iterator[Head]:
             "upscaling_speed": 1.0,
             "idle_timeout_minutes": 10,
             "auth": {},
+            "file_mounts": {},
+            **{name: [] for name in _NO_COMMANDS},
         }
         file = tmp_path / "autoscaling.yaml"
         file.write_text(json.dumps(config))
-        return [f"--autoscaling-config={file}"]
+        return ["--num-gpus=1", f"--autoscaling-config={file}"]
 
     token = secrets.token_hex(32)
     environment = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
@@ -145,7 +155,7 @@ def test_machines_that_an_autoscaler_can_bring_are_asked_for_and_used(
     store = noise_store(tmp_path, 800)
     driver = Driver(store, 0.5, "--address", autoscaled.gcs, "--gpus", "1", "--actors", "auto")
     try:
-        assert driver.started()
+        assert driver.started(), driver.process.communicate()
         report = driver.finish(200)
     finally:
         driver.end()
