@@ -42,6 +42,7 @@ class Network:
     mark: str = field(default_factory=lambda: f"FERSTORE_TEST={uuid.uuid4().hex}")
     name: str = field(default_factory=lambda: f"fs{os.getpid():x}")
     made: list[str] = field(default_factory=list)
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def build(self) -> None:
         """Make namespaces and cables.
@@ -87,12 +88,13 @@ class Network:
         options = [f"--node-ip-address=10.77.0.{number}", "--num-cpus=1", "--num-gpus=1"]
         options += [f"--temp-dir={self.folder / str(number)}", "--object-store-memory=100000000", "--block"]
         with (self.folder / f"{number}.log").open("wb") as log:
-            subprocess.Popen(
+            process = subprocess.Popen(
                 [*self.inside(number), sys.executable, "-m", "ray.scripts.scripts", "start", *which, *options],
                 env={**os.environ, **self.environment, **dict([self.mark.split("=")])},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+            self.started.append(process)
         until(lambda: b"Ray runtime started" in (self.folder / f"{number}.log").read_bytes(), 60)
 
     def cut(self, number: int) -> None:
@@ -102,6 +104,9 @@ class Network:
     def end(self) -> None:
         """Leave nothing."""
         signal_all(list(marked(self.mark)), signal.SIGKILL)
+        for process in self.started:
+            process.kill()
+            process.wait()
         for name in self.made:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
 
