@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -51,8 +52,10 @@ def cluster() -> Iterator[Any]:
         yield made
 
 
-def add(cluster: Any) -> Any:
-    return cluster.add_node(num_cpus=1, include_dashboard=False)
+def add(cluster: Any) -> None:
+    """From any thread: Ray would catch signals, which only the main one can."""
+    with mock.patch("ray._private.node.Node._register_shutdown_hooks"):
+        cluster.add_node(num_cpus=1, include_dashboard=False)
 
 
 @pytest.fixture
@@ -76,6 +79,8 @@ class LoseOne(Silent):
         self._folder = Path(store.url.removeprefix("file://")) / "training"
         self._before = set(self._found())
         self._cluster, self._without = cluster, without
+        self.came = False
+        self._end = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -93,10 +98,13 @@ class LoseOne(Silent):
         self._cluster.remove_node(next(iter(self._cluster.worker_nodes)), allow_graceful=False)
         time.sleep(self._without)
         add(self._cluster)
+        self.came = True
+        self._end.wait()  # what a thread starts ends with it
 
-    def join(self) -> None:
+    def end(self) -> None:
+        self._end.set()
         self._thread.join(60)
-        assert not self._thread.is_alive()
+        assert self.came
 
 
 def losses(store: Store, run_id: str | None) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -118,8 +126,10 @@ def test_a_lost_machine_costs_the_steps_since_the_last_checkpoint(
 
     quiet = run(Silent())
     losing = LoseOne(store, cluster, without)
-    lost = run(losing)
-    losing.join()
+    try:
+        lost = run(losing)
+    finally:
+        losing.end()
     tally("kills", 1)
     note, *_ = [note for note in losing.notes if "a worker was lost" in note]
     [(seen, went_on)] = re.findall(r"after update (\d+); went on from (\d+)", note)
