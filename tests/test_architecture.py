@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[1]
 STAGES = {"sources", "extract", "train", "report"}
 RANK = {
     "redaction": -2,
+    "version": -2,
     "errors": -1,
-    **dict.fromkeys(("progress", "labels", "config", "stderr", "network", "cluster_access", "watch"), 0),
+    **dict.fromkeys(("progress", "labels", "config", "stderr", "network", "cluster_access", "resources", "watch"), 0),
     "driver_errors": 0,
     **dict.fromkeys(("image", "cluster"), 1),
     "store": 2,
