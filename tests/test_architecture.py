@@ -14,7 +14,7 @@ STAGES = {"sources", "extract", "train", "report"}
 RANK = {
     "redaction": -2,
     "errors": -1,
-    **dict.fromkeys(("progress", "labels", "config", "stderr", "network", "cluster_access", "watch"), 0),
+    **dict.fromkeys(("background", "progress", "labels", "config", "stderr", "network", "cluster_access", "watch"), 0),
     **dict.fromkeys(("image", "cluster"), 1),
     "store": 2,
     "query": 3,

@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from ferstore.background import step_back
 from ferstore.store.digests import damaged
-from ferstore.store.files import filesystem
+from ferstore.store.files import filesystem, local_path
 from ferstore.store.writer import feature_values
 from ferstore.train.features import LayerRows
 from ferstore.train.order import Indices, Order, Take
@@ -30,7 +31,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 _AHEAD = 2
 _OPEN_FILES = 32
 _MAPPED = 64 << 20
-"""Bytes of a scratch file that are read before its pages are let go, so that they never count for more in memory."""
+"""Bytes of a larger scratch file that are read before its pages are let go: they never count for more in memory."""
 T = TypeVar("T")
 
 
@@ -167,8 +168,10 @@ class _OpenFiles:
             self._open[url] = _open(url)
         name = layer.schema.name
         try:
-            column = self._open[url].read_row_group(group, columns=[name]).column(0).combine_chunks()
-            return feature_values(layer.schema, column.chunk(0) if hasattr(column, "chunk") else column)
+            column = self._open[url].read_row_group(group, columns=[name]).column(0)
+            # Combining copies, also where there is but one chunk.
+            chunk = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+            return feature_values(layer.schema, chunk)
         except (OSError, ValueError, KeyError) as error:
             raise damaged(url, error) from error
 
@@ -226,7 +229,7 @@ class VectorFile:
         # One gather: reading row by row gives the interpreter lock away, and waits for it, as often as there are rows.
         out: npt.NDArray[np.float32] = np.frombuffer(mapped, np.float32).reshape(-1, self._values)[self._row[examples]]
         self._touched += out.nbytes
-        if self._touched > _MAPPED:
+        if len(mapped) > _MAPPED < self._touched:  # a small file may stay
             mapped.madvise(mmap.MADV_DONTNEED)
             self._touched = 0
         return out
@@ -238,8 +241,10 @@ class VectorFile:
 
 
 def _open(url: str) -> pq.ParquetFile:
+    path = local_path(url)  # pyarrow reads it itself, without the interpreter lock
     try:
-        return pq.ParquetFile(filesystem(url).open(url, "rb"), page_checksum_verification=True)
+        source = str(path) if path is not None else filesystem(url).open(url, "rb")
+        return pq.ParquetFile(source, page_checksum_verification=True)
     except (OSError, ValueError, KeyError) as error:
         raise damaged(url, error) from error
 
@@ -259,6 +264,7 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
         return False
 
     def work() -> None:
+        step_back()
         try:
             for item in items:
                 if not put((True, item)):

@@ -15,7 +15,7 @@ class Row:
         ours: figures of ferstore, one a turn, in ``unit``.
         other: figures of what it is held against, one a turn; empty where the aim is an absolute figure.
         unit: of both.
-        aim: the least ratio (``higher``) or the most (not ``higher``) that passes; of ``ours`` itself where ``other`` is empty.
+        aim: the least ratio (``higher``) or the most (not ``higher``) that passes; of ``ours`` where there is no other.
         higher: whether more is better.
         note: what the reader must know (weights, precision, data).
         missing: why it was not measured, else None.
