@@ -37,10 +37,25 @@ def full_store(inputs: Inputs) -> Path:
         if not (store / "ferstore.json").exists():
             new_store(inputs, faces, "features")
         extract(inputs, store)
-        protocol = "official" if inputs.kind == "ferplus" else "random"
-        command(store, "split", "parts", "--dataset", DATASET, "--protocol", protocol)
+        _split(store, inputs)
         (store / "ready").touch()
     return store
+
+
+def _split(store: Path, inputs: Inputs) -> None:
+    """By the first way that leaves an example of every class to train on: a sample may have none of a rare one."""
+    protocols = ("official", "random") if inputs.kind == "ferplus" else ("random",)
+    problem: Exception | None = None
+    for protocol in protocols:
+        for labels in ("majority", "soft"):
+            try:
+                command(store, "split", "parts", "--dataset", DATASET, "--protocol", protocol, "--labels", labels)
+            except RuntimeError as error:
+                problem = error
+            else:
+                return
+    assert problem is not None
+    raise problem
 
 
 def batch_times(store: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -58,7 +58,7 @@ class Inputs:
         return {"quick": quick, "normal": normal, "full": full}[self.size]
 
     def some_faces(self, count: int) -> Path:
-        """A folder with so many of the faces (fewer where there are no more), in their layout: the first of a part."""
+        """A folder with so many of the faces (fewer where there are no more), in their layout, from all parts."""
         folder = self.folder / f"faces-{count}"
         if not folder.is_dir():
             partial = folder.with_suffix(".partial")
@@ -96,20 +96,26 @@ def _share(counts: list[int], wanted: int) -> list[int]:
     return counts if total <= wanted else [round(count * wanted / total) for count in counts]
 
 
+def _spread(items: list[T], count: int) -> list[T]:
+    """So many, evenly spread over all."""
+    return [items[at * len(items) // count] for at in range(count)]
+
+
 def _some_of_ferplus(faces: Path, target: Path, count: int) -> None:
     lines = {part: list(csv.reader((faces / part / "label.csv").open(encoding="utf-8", newline=""))) for part in PARTS}
     for part, share in zip(PARTS, _share([len(lines[part]) for part in PARTS], count), strict=True):
         (target / part).mkdir(parents=True)
-        for line in lines[part][:share]:
+        chosen = _spread(lines[part], share)
+        for line in chosen:
             shutil.copy(faces / part / line[0], target / part / line[0])
         with (target / part / "label.csv").open("w", encoding="utf-8", newline="") as stream:
-            csv.writer(stream).writerows(lines[part][:share])
+            csv.writer(stream).writerows(chosen)
 
 
 def _some_of_classes(faces: Path, target: Path, count: int) -> None:
     classes = [pictures(folder) for folder in sorted(faces.iterdir()) if folder.is_dir()]
     for files, share in zip(classes, _share([len(files) for files in classes], count), strict=True):
-        for file in files[:share]:
+        for file in _spread(files, share):
             place = target / file.relative_to(faces)
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, place)

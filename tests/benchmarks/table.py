@@ -48,7 +48,7 @@ def _line(row: Row) -> str:
     what = f"{row.what}; {row.note}" if row.note else row.what
     if row.missing:
         return f"| {what} | not measured: {row.missing} | | | {_aim(row)} | |"
-    ours = f"{_number(statistics.median(row.ours))} {row.unit}"
+    ours = f"{_number(statistics.median(row.ours))} {row.unit}".strip()
     if not row.other:
         spread = f"{_number(min(row.ours))} to {_number(max(row.ours))}"
         return f"| {what} | {ours} | | {spread} | {_aim(row)} | {verdict(row)} |"
@@ -62,7 +62,7 @@ def _aim(row: Row) -> str:
     if row.aim is None:
         return ""
     unit = "" if row.other or row.missing else f" {row.unit}"
-    return f"{'≥' if row.higher else '≤'} {row.aim:.4g}{unit}"
+    return f"{'≥' if row.higher else '≤'} {row.aim:.4g}{unit}".strip()
 
 
 def _number(value: float) -> str:
