@@ -21,7 +21,18 @@ from tests.benchmarks.one import measure
 from tests.benchmarks.row import Row
 from tests.benchmarks.table import as_json, machine, markdown, verdict
 
-BENCHMARKS = ("extraction", "precision", "rivals", "runtimes", "reading", "training", "head", "memory")
+BENCHMARKS = (
+    "extraction",
+    "photos",
+    "footprint",
+    "precision",
+    "rivals",
+    "runtimes",
+    "reading",
+    "training",
+    "head",
+    "memory",
+)
 GPU = ("gpu",)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,7 +37,9 @@ def full_store(inputs: Inputs) -> Path:
         faces = inputs.some_faces(inputs.of(quick=128, normal=1200, full=3600))
         if not (store / "ferstore.json").exists():
             new_store(inputs, faces, "features")
-        extract(inputs, store)
+        done = extract(inputs, store)
+        peaks = {title: done.peak(title) for title in ("driver", "_Host")}
+        (store / "peaks.json").write_text(json.dumps({"images": done.json["computed"], **peaks}), "utf-8")
         _split(store, inputs)
         (store / "ready").touch()
     return store
