@@ -7,11 +7,10 @@ on; when another writer moved a table, nothing lands and the caller's plan is ma
 
 from __future__ import annotations
 
-import time
+import contextlib
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,17 +21,14 @@ from pyiceberg.table import Table
 from pyiceberg.table.update.snapshot import ManageSnapshots
 
 from ferstore.errors import ConflictError, CorruptionError, SchemaError
+from ferstore.store.attempts import Attempts
 from ferstore.store.catalog import commit_transactions
 from ferstore.store.files import StoredFile, filesystem
 from ferstore.store.pin import Pin
 from ferstore.store.properties import ERASURES
-from ferstore.store.reach import passes, patiently, pause, reaching, unavailable
+from ferstore.store.reach import patiently, reaching
 from ferstore.store.schema import TableSchema
 from ferstore.store.store import Store
-
-_ATTEMPTS = 40
-_PATIENCE = 600.0  # seconds; many writers on a slow machine can be quicker than one of them forty times in a row
-_FIRST_WAIT = 0.02  # seconds; a commit takes that long
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +69,7 @@ def transact(
     """
     commit_id = uuid.uuid4().hex
     open_outcomes: list[set[str]] = []  # tables of tries of which nobody knows whether they landed
-    problem: Exception | None = None
-    began = time.monotonic()
-    for attempt in count():
-        started = time.monotonic()
-        if attempt >= _ATTEMPTS and (problem or started - began > _PATIENCE):
-            break
+    for attempt in (attempts := Attempts(f"the store {store.url}")):
         pin = store.pin()
         landed = {name for name in store.schemas if attempt and _has(pin, name, commit_id)}
         if any(tables <= landed for tables in open_outcomes):
@@ -89,33 +80,28 @@ def transact(
                 hint="run the same command again; what was committed before stays",
             )
         changes: list[Change] = []
-        problem = None
         with reaching(f"the store {store.url}"):
-            try:
+            with attempts.landing(), _as_of(store, pin):
                 changes = [c for c in plan(pin) if c.table not in landed and (c.add or c.remove)]
                 if not changes:
                     return pin
                 _commit(store, pin, changes, commit_id, summary, tag)
-            except CommitFailedException:
-                pass
-            except (FileNotFoundError, CorruptionError):
-                if not _moved(store, pin):
-                    raise  # else an erasure or a vacuum removed what this pin still names
-            except Exception as error:
-                if not passes(error):
-                    raise
-                problem = error
-                open_outcomes.append({change.table for change in changes})
-            else:
+            if attempts.landed:
                 return store.pin()
-        cost = time.monotonic() - started  # who waits much less than a commit takes finds others at work on theirs
-        pause(min(attempt, 8), max(_FIRST_WAIT, cost), max(2.0, 8 * cost))
-    if problem:
-        raise unavailable(f"the store {store.url}", problem) from problem
-    raise ConflictError(
-        f"other writers changed {', '.join(change.table for change in changes)} {attempt} times in a row",
-        hint="run the same command again; nothing is lost",
-    )
+        if attempts.unsure and changes:
+            open_outcomes.append({change.table for change in changes})
+    raise AssertionError("attempts end with an error")
+
+
+@contextlib.contextmanager
+def _as_of(store: Store, pin: Pin) -> Iterator[None]:
+    """A file that an erasure or a vacuum removed meanwhile, and the pin still names, is a conflict and no damage."""
+    try:
+        yield
+    except (FileNotFoundError, CorruptionError) as error:
+        if not _moved(store, pin):
+            raise
+        raise CommitFailedException(f"planned on what is gone: {error}") from error
 
 
 def _moved(store: Store, pin: Pin) -> bool:

@@ -20,23 +20,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
-from pyiceberg.exceptions import CommitFailedException
 
 from ferstore.errors import ConflictError, FerstoreError, InputError
 from ferstore.progress import Progress, Silent
 from ferstore.store.at_work import runs_at_work
+from ferstore.store.attempts import Attempts
 from ferstore.store.erase_commit import TableWork, commit_erasure, expiring, holds
 from ferstore.store.files import StoredFile, files_below, filesystem, local_path, remove_files, write_file
 from ferstore.store.person import Person, person_of
 from ferstore.store.pin import Pin
-from ferstore.store.reach import passes, patiently, pause, reaching, unavailable
+from ferstore.store.reach import patiently, reaching
 from ferstore.store.references import References, files_of, leftovers, references
 from ferstore.store.rewrite import rewrite
 from ferstore.store.rows import read_file, read_rows
 from ferstore.store.runs import Run, new_run, record_run
 from ferstore.store.store import Store
 
-_ATTEMPTS = 20
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 _PENDING = "erasing"
 
@@ -170,12 +169,12 @@ def _erase(store: Store, person: Person, run: Run, progress: Progress) -> EraseR
     cleaned: dict[str, StoredFile | None] = {}
     pending = f"{store.url}/{_PENDING}/{uuid.uuid4().hex}.json"
     named: set[str] = set()  # files that a snapshot named at the beginning
-    report, problem = None, None
-    for attempt in range(_ATTEMPTS):
+    report: EraseReport | None = None
+    for _ in (attempts := Attempts("the store")):
         pin = store.pin()
         before = references(pin)
         work = _look(store, pin, person, progress)
-        if problem and report and not any(table.touched for table in work.values()):
+        if attempts.was_unsure and report and not any(table.touched for table in work.values()):
             break  # an earlier try landed, and only its reply was lost
         named |= before.urls
         for name, table in work.items():
@@ -185,22 +184,14 @@ def _erase(store: Store, person: Person, run: Run, progress: Progress) -> EraseR
         hidden = _hidden(store, before, person)
         write_file(pending, json.dumps([*hidden, *(url for table in work.values() for url in table.touched)]).encode())
         report = _report(store, pin, person, work, gone, files=0, run_id=run.run_id)
-        try:
+        with attempts.landing():
             commit_erasure(store, pin, work, cleaned, gone, run)
-        except CommitFailedException:
-            pass
-        except Exception as error:
-            if not passes(error):
-                raise
-            problem = error
-        else:
+        if attempts.landed:
             break
-        pause(attempt)
-    else:
-        if problem:
-            raise unavailable("the store", problem) from problem
-        remove_files([pending])
-        raise ConflictError(f"other writers changed the store {_ATTEMPTS} times in a row", hint="try again")
+        if not attempts.was_unsure:
+            remove_files([pending])  # the next attempt notes its own
+    if report is None:
+        raise AssertionError("attempts end with an error")
     _clean_logs(store, person)
     removed = {*hidden, *(named - references(store.pin()).urls)}
     remove_files(removed)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 
-from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table.update.snapshot import ManageSnapshots
 
-from ferstore.errors import ConflictError, InputError
+from ferstore.errors import InputError
+from ferstore.store.attempts import Attempts
 from ferstore.store.catalog import commit_transactions
-from ferstore.store.reach import passes, pause, reaching, unavailable
+from ferstore.store.reach import reaching
 from ferstore.store.store import Store
 
 _NAME = re.compile(r"(?=.*[^\W\d_])[^\s\x00-\x1f'\"\\/][^\x00-\x1f'\"\\/]{0,99}")
-_ATTEMPTS = 20
 
 
 def create_tag(store: Store, name: str, at: str | None = None) -> dict[str, int]:
@@ -38,7 +37,7 @@ def create_tag(store: Store, name: str, at: str | None = None) -> dict[str, int]
             allowed="1 to 100 printable characters with a letter, without quotes, slashes or 'main'",
         )
     asked: list[dict[str, int]] = []  # by tries of which nobody knows whether they landed
-    for attempt in range(_ATTEMPTS):
+    for _ in (attempts := Attempts(f"the store {store.url}")):
         pin = store.pin()
         if name in pin.tags():
             if (found := pin.tags()[name]) in asked:
@@ -53,20 +52,10 @@ def create_tag(store: Store, name: str, at: str | None = None) -> dict[str, int]
             transaction = pin.tables[table].transaction()
             ManageSnapshots(transaction).create_tag(snapshot, name).commit()
             transactions.append(transaction)
-        problem = None
-        with reaching(f"the store {store.url}"):
-            try:
-                commit_transactions(store.catalog, transactions)
-            except CommitFailedException:
-                continue
-            except Exception as error:
-                if not passes(error):
-                    raise
-                problem = error
-                asked.append(tagged)
-                pause(attempt)
-                continue
-        return tagged
-    if problem:
-        raise unavailable(f"the store {store.url}", problem) from problem
-    raise ConflictError(f"other writers changed the store {_ATTEMPTS} times in a row", hint="try again")
+        with reaching(f"the store {store.url}"), attempts.landing():
+            commit_transactions(store.catalog, transactions)
+        if attempts.landed:
+            break
+        if attempts.unsure:
+            asked.append(tagged)
+    return tagged

@@ -16,19 +16,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 from pyiceberg.table.update.snapshot import ExpireSnapshots
 
-from ferstore.errors import ConflictError
 from ferstore.progress import Progress, Silent
 from ferstore.store.at_work import Working, runs_at_work
+from ferstore.store.attempts import Attempts
 from ferstore.store.catalog import commit_transactions
 from ferstore.store.erase import finish_erasures
 from ferstore.store.files import remove_files
 from ferstore.store.pin import Pin
 from ferstore.store.properties import HISTORY_GAP
-from ferstore.store.reach import passes, pause, reaching, unavailable
+from ferstore.store.reach import reaching
 from ferstore.store.references import Leftover, References, leftovers, references
 from ferstore.store.runs import new_run, record_run
 from ferstore.store.store import Store
@@ -36,7 +35,6 @@ from ferstore.store.store import Store
 KEEP = timedelta(days=7)
 GRACE = timedelta(days=1)
 _SLACK = timedelta(hours=1)  # clocks of several machines and of an object store differ
-_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +120,7 @@ def vacuum(
         finish_erasures(store)
     named: dict[str, int] = {}  # files that a snapshot named at the beginning
     counted: Mapping[str, list[int]] = {}
-    problem = None
-    for attempt in range(_ATTEMPTS):
+    for _ in (attempts := Attempts("the store")):
         now = datetime.now(UTC)
         pin = store.pin()
         working = runs_at_work(store, pin)
@@ -135,26 +132,15 @@ def vacuum(
         if dry_run:
             return _report(gone, _only(pin, before, gone), old, working, None)
         if not old and not any(gone.values()):
-            if problem is None:
+            if not attempts.was_unsure:
                 return _report(gone, {}, [], working, None)
             break  # an earlier try landed, and only its reply was lost
         named |= {url: before.data.get(url, 0) for url in before.urls}
         counted = gone if any(gone.values()) else counted
-        try:
+        with attempts.landing():
             _expire(store, pin, gone, {_table_of(store, file.url) for file in old})
-        except CommitFailedException:
-            pass
-        except Exception as error:
-            if not passes(error):
-                raise
-            problem = error
-        else:
+        if attempts.landed:
             break
-        pause(attempt)
-    else:
-        if problem:
-            raise unavailable("the store", problem) from problem
-        raise ConflictError(f"other writers changed the store {_ATTEMPTS} times in a row", hint="try again")
     still = references(store.pin())
     sizes = {url: size for url, size in named.items() if url not in still.urls}
     unneeded = [file for file in old if file.url not in still.urls]

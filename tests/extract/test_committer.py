@@ -18,6 +18,7 @@ from ferstore.extract.committer import Committer
 from ferstore.extract.identity import Extractor
 from ferstore.extract.plan import WorkItem
 from ferstore.extract.worker import Failure, ShardResult, feature_rows
+from ferstore.store import attempts as attempts_module
 from ferstore.store import commit as commit_module
 from ferstore.store.catalog import commit_transactions
 from ferstore.store.files import write_data_file
@@ -90,7 +91,7 @@ def lose_answers(monkeypatch: pytest.MonkeyPatch, times: int) -> list[int]:
             raise OperationalError("update", {}, Exception("connection lost"))
 
     monkeypatch.setattr(commit_module, "commit_transactions", commit_and_lose)
-    monkeypatch.setattr(commit_module, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr(attempts_module, "_FIRST_WAIT", 0.0)
     return lost
 
 

@@ -34,7 +34,7 @@ from ferstore.image.probe import Probe, Prober
 from ferstore.sources import ingest as ingest_module
 from ferstore.sources.ingest import ingest
 from ferstore.store import at_work
-from ferstore.store import commit as commit_module
+from ferstore.store import attempts as attempts_module
 from ferstore.store import store as store_module
 from ferstore.store.compact import compact
 from ferstore.store.doctor import doctor
@@ -342,8 +342,8 @@ def probe(_: Prober, data: bytes) -> Probe:
 def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Faults beneath; no waiting, no processes, one thread: the same calls in the same order."""
     install(monkeypatch)
-    monkeypatch.setattr(commit_module, "_ATTEMPTS", 3)
-    monkeypatch.setattr(commit_module, "_PATIENCE", 0.0)
+    monkeypatch.setattr(attempts_module, "_ATTEMPTS", 3)
+    monkeypatch.setattr(attempts_module, "_PATIENCE", 0.0)
     monkeypatch.setattr("ferstore.store.catalog._SQLITE_WAIT", 0)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setenv("PYICEBERG_MAX_WORKERS", "1")

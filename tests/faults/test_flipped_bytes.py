@@ -9,7 +9,7 @@ check that the commands make, and one in `_WHOLE` through the commands themselve
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from train_job import MemoryLink
 
 from ferstore.errors import CorruptionError, FerstoreError
 from ferstore.store import digests
+from ferstore.store.catalog import open_catalog
 from ferstore.store.commit import Change, transact
 from ferstore.store.doctor import doctor
 from ferstore.store.files import StoredFile
@@ -235,19 +236,23 @@ def read_everything(store: Store, table: str) -> object:
     return read_rows(store, store.pin(), table)
 
 
-def test_a_damaged_catalog_is_told_in_a_line(mended: Scene, level: str, tally: Any) -> None:
-    """SQLite has no checksums: a flipped byte may be harmless, but what is told is an error of ours, and no less."""
-    path = path_of(mended.store.url) / "catalog.db"
-    good = path.read_bytes()
-    whole = {name: table.metadata_location for name, table in mended.store.pin().tables.items()}
+def test_a_damaged_catalog_is_told_in_a_line(scene: Scene, tmp_path: Path, level: str, tally: Any) -> None:
+    """SQLite has no checksums: a flipped byte may be harmless, but what is told is an error of ours, and no less.
+
+    Each damage is a file of its own: this process still holds connections to those before.
+    """
+    good = (path_of(scene.store.url) / "catalog.db").read_bytes()
+    whole = {name: table.metadata_location for name, table in scene.store.pin().tables.items()}
     changed = 0
     for at, bad in [*flips(good, 8 * _WHOLE[level] + 1), *cuts(good, 8 * _WHOLE[level] + 1)]:
+        path = tmp_path / f"{changed}.db"
         path.write_bytes(bad)
         try:
-            tables = open_store(mended.store.url).pin().tables
+            damaged = replace(scene.store, catalog=open_catalog(f"sqlite:///{path}", scene.store.url))
+            tables = damaged.pin().tables
             assert {name: table.metadata_location for name, table in tables.items()} == whole, f"byte {at}"
         except FerstoreError as error:
-            assert mended.store.url in str(error), f"byte {at}"  # noqa: PT017  either is right
+            assert scene.store.url in str(error), f"byte {at}"  # noqa: PT017  either is right
         changed += 1
     tally("flipped bytes", changed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from pyiceberg.exceptions import CommitFailedException
 from sqlalchemy.exc import OperationalError
 
 from ferstore.errors import ConflictError, SchemaError
+from ferstore.store import attempts as attempts_module
 from ferstore.store import commit as commit_module
 from ferstore.store.commit import Change, transact
 from ferstore.store.files import write_data_file
@@ -136,6 +138,20 @@ def test_a_lost_answer_doubles_nothing(store: Store, monkeypatch: pytest.MonkeyP
     assert held(store) == {"a": "happy"}
 
 
+def test_a_plan_that_could_not_be_made_is_made_again(store: Store) -> None:
+    """A busy store while rows are looked up says nothing of a commit: there was none."""
+    asked = []
+
+    def plan(pin: Pin) -> list[Change]:
+        asked.append(pin)
+        if len(asked) == 1:
+            raise TimeoutError(errno.ETIMEDOUT, "slow down")
+        return [replace_rows(store, pin, "images", images(store, {"a": "happy"}))]
+
+    transact(store, plan, {})
+    assert held(store) == {"a": "happy"}
+
+
 def test_writers_at_once_all_land_each_row_once(store: Store) -> None:
     def work(writer: int) -> None:
         for turn in range(4):
@@ -154,7 +170,7 @@ def test_a_writer_that_never_wins_ends_in_a_conflict(store: Store, monkeypatch: 
         raise CommitFailedException("busy")
 
     monkeypatch.setattr(commit_module, "commit_transactions", refuse)
-    monkeypatch.setattr(commit_module, "_PATIENCE", 0.0)
+    monkeypatch.setattr(attempts_module, "_PATIENCE", 0.0)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     with pytest.raises(ConflictError, match=r"40 times in a row; run the same command again"):
         put(store, {"a": "happy"})
@@ -170,7 +186,7 @@ def test_a_writer_among_quicker_ones_is_patient(store: Store, monkeypatch: pytes
         original(catalog, transactions)
 
     monkeypatch.setattr(commit_module, "commit_transactions", refuse)
-    monkeypatch.setattr(commit_module, "pause", lambda *_: None)
+    monkeypatch.setattr(attempts_module, "pause", lambda *_: None)
     put(store, {"a": "happy"})
     assert held(store) == {"a": "happy"}
 

@@ -16,6 +16,7 @@ from pyiceberg.exceptions import CommitFailedException
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 
 from ferstore.errors import CorruptionError, UnavailableError
+from ferstore.store import attempts as attempts_module
 from ferstore.store import catalog as catalog_module
 from ferstore.store import commit as commit_module
 from ferstore.store.catalog import TransactionalCatalog
@@ -233,7 +234,7 @@ def test_a_conflict_is_still_one(store: Store, put: Put, monkeypatch: pytest.Mon
         raise CommitFailedException("moved")
 
     monkeypatch.setattr(commit_module, "commit_transactions", refuse)
-    monkeypatch.setattr(commit_module, "_PATIENCE", 0.0)
-    monkeypatch.setattr(commit_module, "_ATTEMPTS", 3)
+    monkeypatch.setattr(attempts_module, "_PATIENCE", 0.0)
+    monkeypatch.setattr(attempts_module, "_ATTEMPTS", 3)
     with pytest.raises(commit_module.ConflictError):
         put(store, images=[{}])

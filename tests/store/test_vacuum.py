@@ -14,6 +14,7 @@ import pytest
 from drawn import sql, tree_digest
 
 from ferstore.errors import ConflictError, InputError
+from ferstore.store import attempts as attempts_module
 from ferstore.store import vacuum as vacuum_module
 from ferstore.store.at_work import abandon, runs_at_work
 from ferstore.store.commit import Change, transact
@@ -324,7 +325,8 @@ def test_it_gives_up_when_others_write_without_end(store: Store, put: Any, monke
         original(*arguments)
 
     monkeypatch.setattr(vacuum_module, "_expire", late)
-    monkeypatch.setattr(vacuum_module, "_ATTEMPTS", 2)
+    monkeypatch.setattr(attempts_module, "_ATTEMPTS", 2)
+    monkeypatch.setattr(attempts_module, "_PATIENCE", 0.0)
     with pytest.raises(ConflictError, match="2 times in a row"):
         vacuum(store, keep=NONE)
     sound(store)

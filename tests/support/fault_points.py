@@ -10,7 +10,7 @@ from unittest import mock
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from ferstore.store import commit as commit_module
+from ferstore.store import attempts as attempts_module
 from ferstore.store import files
 
 Kind = Literal["crash", "overtaken", "busy", "answer lost"]
@@ -49,7 +49,7 @@ class FaultPoints:
         with (
             mock.patch.object(files, "write_file", self._around(files.write_file, False)),
             mock.patch.object(Session, "commit", self._around(Session.commit, True)),
-            mock.patch.object(commit_module, "pause"),
+            mock.patch.object(attempts_module, "pause"),
         ):
             yield self
 

@@ -132,9 +132,9 @@ BUGS = (
     ),
     Bug(
         "a commit is tried without measure",
-        "store/commit.py",
-        "        if attempt >= _ATTEMPTS and (problem or started - began > _PATIENCE):",
-        "        if attempt >= 4 * _ATTEMPTS and (problem or started - began > _PATIENCE):",
+        "store/attempts.py",
+        "            if attempt >= _ATTEMPTS and (self._problem or started - began > _PATIENCE):",
+        "            if attempt >= 4 * _ATTEMPTS and (self._problem or started - began > _PATIENCE):",
         "tests/store/test_commits.py::test_a_writer_that_never_wins_ends_in_a_conflict",
     ),
     Bug(

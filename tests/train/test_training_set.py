@@ -18,6 +18,7 @@ from sqlalchemy.exc import OperationalError
 from ferstore.errors import ConflictError, InputError
 from ferstore.sources import ingest as ingest_module
 from ferstore.sources.ingest import ingest
+from ferstore.store import attempts as attempts_module
 from ferstore.store import commit as commit_module
 from ferstore.store.catalog import commit_transactions
 from ferstore.store.commit import transact
@@ -277,7 +278,7 @@ def test_writers_that_never_let_go_are_a_conflict(store: Store, monkeypatch: pyt
         raise CommitFailedException("moved on")
 
     monkeypatch.setattr(commit_module, "commit_transactions", refuse)
-    monkeypatch.setattr(commit_module, "_PATIENCE", 0.0)
+    monkeypatch.setattr(attempts_module, "_PATIENCE", 0.0)
     monkeypatch.setattr("time.sleep", lambda _: None)
     with pytest.raises(ConflictError, match="40 times"):
         split(store, request())
