@@ -21,19 +21,13 @@ from tests.benchmarks.one import measure
 from tests.benchmarks.row import Row
 from tests.benchmarks.table import as_json, machine, markdown, verdict
 
-BENCHMARKS = (
-    "extraction",
-    "photos",
-    "footprint",
-    "precision",
-    "rivals",
-    "runtimes",
-    "reading",
-    "training",
-    "head",
-    "memory",
-)
 GPU = ("gpu",)
+BENCHMARKS = tuple(
+    path.stem
+    for path in sorted(Path(__file__).parent.glob("*.py"))
+    if "\ndef rows(" in path.read_text("utf-8") and path.stem not in GPU
+)
+"""Modules of this folder with a function ``rows``."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -22,7 +22,7 @@ PEERS = Path(__file__).parent / "peers"
 
 def rows(inputs: Inputs) -> Iterator[Row]:
     """One turn runs each once."""
-    images = inputs.of(quick=64, normal=512, full=3600)
+    images = inputs.of(quick=64, normal=384, full=3600)
     faces = inputs.some_faces(images)
     seconds: dict[str, list[float]] = {"ferstore": [], "paper": [], "ray_data": []}
     problems: dict[str, str] = {}

@@ -50,5 +50,6 @@ def test_one_pass_updates_as_keras_does_and_keeps_the_same_slots(ours: Any, kera
     mine, theirs = ({v.path: v.numpy() for v in optimizer.variables} for optimizer in optimizers)
     assert mine.keys() == theirs.keys()
     for name, value in theirs.items():
-        np.testing.assert_allclose(mine[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
+        # 1 - 0.999 is taken in float32 by one, in float64 by the other; the bias correction takes it out again.
+        np.testing.assert_allclose(mine[name], value, rtol=1e-4, atol=1e-7, err_msg=name)
     np.testing.assert_allclose(weights[0].numpy(), weights[1].numpy(), rtol=1e-5, atol=1e-6)

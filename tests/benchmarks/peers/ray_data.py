@@ -28,6 +28,6 @@ class Extractor:
 
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-ray.init(include_dashboard=False, log_to_driver=False)
+ray.init("local", include_dashboard=False, log_to_driver=False)
 images = ray.data.read_images(faces, size=(299, 299), mode="RGB", include_paths=True, file_extensions=["png", "jpg"])
 images.map_batches(Extractor, batch_size=32, concurrency=1).write_parquet(target)

@@ -13,7 +13,7 @@ clock = time.perf_counter()
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 import ray  # noqa: E402
 
-ray.init(include_dashboard=False, log_to_driver=False, object_store_memory=512 << 20)
+ray.init("local", include_dashboard=False, log_to_driver=False, object_store_memory=512 << 20)
 ray.get(ray.remote(os.getpid).remote())
 print("ray", time.perf_counter() - clock)
 
