@@ -13,9 +13,23 @@ ROOT = Path(__file__).parents[1]
 STAGES = {"sources", "extract", "train", "report"}
 RANK = {
     "redaction": -2,
+    "version": -2,
     "errors": -1,
-    **dict.fromkeys(("progress", "labels", "config", "stderr", "network", "cluster_access", "watch"), 0),
-    "driver_errors": 0,
+    **dict.fromkeys(
+        (
+            "progress",
+            "labels",
+            "config",
+            "stderr",
+            "network",
+            "cluster_access",
+            "resources",
+            "watch",
+            "driver_errors",
+            "background",
+        ),
+        0,
+    ),
     **dict.fromkeys(("image", "cluster"), 1),
     "store": 2,
     "query": 3,

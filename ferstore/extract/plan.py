@@ -19,6 +19,7 @@ VIEWS = ("identity", "hflip")
 _GIB = 1 << 30
 ACTOR_MEMORY = 3 * _GIB
 """Memory planned for one CPU actor: TensorFlow, the network, two shards in the making."""
+_BATCHES_TO_START = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,31 +204,6 @@ def shard_size(todo: int, actors: int, batch_size: int, largest: int) -> int:
     )
 
 
-def actor_room(nodes: Sequence[tuple[float, float]], *, cpus: int, gpus_per_actor: float) -> int:
-    """How many actors the machines hold.
-
-    Args:
-        nodes: CPUs and GPUs of each machine.
-        cpus: CPUs an actor takes.
-        gpus_per_actor: GPUs an actor takes; 0 is a CPU actor.
-    """
-    room = 0
-    for node_cpus, node_gpus in nodes:
-        by_cpu = int(node_cpus // cpus)
-        room += min(by_cpu, int(node_gpus / gpus_per_actor + 1e-9)) if gpus_per_actor else by_cpu
-    return room
-
-
-def actor_cpus(actors: int, nodes: Sequence[tuple[float, float]], *, gpus_per_actor: float) -> int:
-    """CPUs each actor takes: as many as let all of them run at once, each on one machine.
-
-    An actor that asks for more than any machine has would wait for ever.
-    """
-    most = int(max(cpus for cpus, _ in nodes))
-    fitting = (n for n in range(most, 1, -1) if actor_room(nodes, cpus=n, gpus_per_actor=gpus_per_actor) >= actors)
-    return next(fitting, 1)
-
-
 def actor_count(
     asked: int | None, *, todo: int, batch_size: int, cpus: float, gpus: float, gpus_per_actor: float, memory: int
 ) -> int:
@@ -249,4 +225,9 @@ def actor_count(
     if asked is not None:
         return asked
     room = int(gpus / gpus_per_actor) if gpus_per_actor else int(min(cpus, memory / ACTOR_MEMORY))
-    return max(1, min(room, math.ceil(todo / (4 * batch_size))))
+    return max(1, min(room, useful_actors(todo, batch_size)))
+
+
+def useful_actors(todo: int, batch_size: int) -> int:
+    """Actors that the work is worth, whatever machines there are; at least 1."""
+    return max(1, math.ceil(todo / (_BATCHES_TO_START * batch_size)))

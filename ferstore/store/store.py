@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pyiceberg.catalog import Catalog
@@ -25,6 +24,7 @@ from ferstore.store.pin import Pin, readable_metadata
 from ferstore.store.properties import TABLE_PROPERTIES
 from ferstore.store.reach import patiently, reaching
 from ferstore.store.schema import MapDtype, TableSchema, declared_schemas
+from ferstore.version import own_version
 
 FORMAT = 1
 _MARKER = "ferstore.json"
@@ -125,7 +125,7 @@ def init_store(url: str, *, catalog: str | None = None, map_dtype: MapDtype | No
             location=url,
             map_dtype=dtype,
             catalog="outside" if catalog else "inside",
-            created_by=f"ferstore {version('ferstore')}",
+            created_by=f"ferstore {own_version()}",
             created_at=datetime.now(UTC),
         )
         write_file(f"{url}/{_MARKER}", marker.model_dump_json(indent=2).encode(), exclusive=True)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,8 +16,6 @@ from ferstore.extract.plan import (
     Shard,
     WorkItem,
     actor_count,
-    actor_cpus,
-    actor_room,
     plan_missing,
     select_images,
     shard_size,
@@ -213,31 +210,6 @@ def test_actors_fill_the_cluster_but_never_for_less_than_four_batches() -> None:
 
 def test_actors_asked_for_are_the_actors_started() -> None:
     assert actor_count(5, todo=1, batch_size=32, cpus=1, gpus=0, gpus_per_actor=0, memory=0) == 5
-
-
-nodes = st.lists(st.tuples(st.integers(1, 32).map(float), st.sampled_from([0.0, 1.0, 4.0])), min_size=1, max_size=5)
-
-
-@given(nodes=nodes, actors=st.integers(1, 40), gpus_per_actor=st.sampled_from([0.0, 0.2, 0.5, 1.0, 2.0]))
-def test_every_actor_fits_on_one_machine_with_as_many_cpus_as_can_be(
-    nodes: list[tuple[float, float]], actors: int, gpus_per_actor: float
-) -> None:
-    cpus = actor_cpus(actors, nodes, gpus_per_actor=gpus_per_actor)
-    if actor_room(nodes, cpus=1, gpus_per_actor=gpus_per_actor) >= actors:
-        assert actor_room(nodes, cpus=cpus, gpus_per_actor=gpus_per_actor) >= actors
-        assert actor_room(nodes, cpus=cpus + 1, gpus_per_actor=gpus_per_actor) < actors
-    else:
-        assert cpus == 1
-
-
-def test_one_actor_on_two_small_machines_takes_no_more_than_one_of_them() -> None:
-    assert actor_cpus(1, [(4.0, 0.0), (4.0, 0.0)], gpus_per_actor=0) == 4
-    assert actor_cpus(3, [(4.0, 0.0), (4.0, 0.0)], gpus_per_actor=0) == 2
-
-
-@pytest.mark.parametrize(("gpus", "share", "room"), [(0.6, 0.2, 3), (1.0, 0.3, 3), (1.0, 2.0, 0)])
-def test_shares_of_a_gpu_are_counted_despite_rounding(gpus: float, share: float, room: int) -> None:
-    assert actor_room([(16.0, gpus)], cpus=1, gpus_per_actor=share) == room
 
 
 def test_a_million_images_are_planned_as_columns_and_taken_shard_by_shard() -> None:
