@@ -196,9 +196,9 @@ def test_a_tag_is_on_all_tables_though_a_commit_failed_between_them(
     tagged = {"images", *FEATURES, "extractors", "training_sets", "training_set_items"}
     for number in (2, 5):
         each.fault = once(number, tagged, 503)
-        split(faces, SplitRequest(f"parts {number}", "faces", protocol="random"))
-        assert set(faces.pin().tags()[f"training-set parts {number}"]) >= tagged
-        assert len(sql(faces, f"from training_set_items where training_set = 'parts {number}'")) == FACES
+        split(faces, SplitRequest(f"parts-{number}", "faces", protocol="random"))
+        assert set(faces.pin().tags()[f"training-set parts-{number}"]) >= tagged
+        assert len(sql(faces, f"from training_set_items where training_set = 'parts-{number}'")) == FACES
 
 
 def test_several_tables_land_together_or_not_at_all(tmp_path: Path, put: Any, table_of: Any) -> None:
