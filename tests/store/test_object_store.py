@@ -17,7 +17,7 @@ import duckdb
 import fsspec
 import pytest
 import s3 as s3_server
-from drawn import picture
+from drawn import picture, sql
 from s3 import Kind, Request, Server, lasting, objects, once
 
 from ferstore.errors import QueryError, StoreError, UnavailableError
