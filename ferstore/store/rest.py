@@ -12,7 +12,12 @@ from typing import Any
 
 from pydantic import Field
 from pyiceberg.catalog.rest import API_PREFIX, Endpoint, RestCatalog
-from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, NoSuchTableError
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    CommitStateUnknownException,
+    RESTError,
+    ServiceUnavailableError,
+)
 from pyiceberg.table import CommitTableRequest, Namespace, TableIdentifier, Transaction
 from pyiceberg.table.update import AssertTableUUID
 from pyiceberg.typedef import IcebergBaseModel
@@ -45,6 +50,7 @@ class TogetherRestCatalog(RestCatalog):
         Raises:
             CommitFailedException: a table moved on. Those before it have been committed, unless all go together.
             CommitStateUnknownException: nobody knows.
+        RESTError: the server refuses.
         """
         left = sorted(transactions, key=_rank)
         try:
@@ -82,8 +88,10 @@ def _refusal(answer: Response) -> Exception:
     said = f"{answer.status_code}: {answer.text[:300]}"
     if answer.status_code == 409:
         return CommitFailedException(said)
-    if answer.status_code == 404:
-        return NoSuchTableError(said)
+    if answer.status_code in (429, 503):
+        return ServiceUnavailableError(said)
+    if answer.status_code < 500:  # a wrong token, or a body that the server does not take
+        return RESTError(said)
     return CommitStateUnknownException(said)
 
 
