@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ferstore.background import step_back
 from ferstore.errors import FerstoreError, FetchError
 from ferstore.extract.plan import Shard, WorkItem
 from ferstore.image.decode import pixels
@@ -96,7 +97,7 @@ class ShardWorker:
         self._run_id = run_id
         self._batch_size = batch_size
         self._fetcher = Fetcher()
-        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(decode_threads, "decode", step_back)
         self._turn = threading.Lock()
 
     def run(self, shard: Shard) -> ShardResult:
@@ -111,26 +112,27 @@ class ShardWorker:
         seconds = waited = 0.0
         decoded = self._decode_ahead(shard.items)
         first = next(decoded, None)  # decoding begins before it is this shard's turn
-        with self._turn, ThreadPoolExecutor(1, thread_name_prefix="encode") as encoder:
+        with ThreadPoolExecutor(1, "encode", step_back) as encoder:
             pending: Future[None] | None = None
-            asked = time.perf_counter()
-            for batch, bad in _batches(first, decoded, self._batch_size):
-                waited += time.perf_counter() - asked
-                failures += bad
-                if not batch:
-                    continue
-                began = datetime.now(UTC)
-                features = self._network(np.stack([picture for _, picture in batch]))
-                now = datetime.now(UTC)
-                seconds += (now - began).total_seconds()
-                if pending:
-                    pending.result()  # one batch of features waits, never more
-                items = [item for item, _ in batch]
-                pending = encoder.submit(self._append, buffers, items, features, now)
-                done += items
+            with self._turn:
                 asked = time.perf_counter()
+                for batch, bad in _batches(first, decoded, self._batch_size):
+                    waited += time.perf_counter() - asked
+                    failures += bad
+                    if not batch:
+                        continue
+                    began = datetime.now(UTC)
+                    features = self._network(np.stack([picture for _, picture in batch]))
+                    now = datetime.now(UTC)
+                    seconds += (now - began).total_seconds()
+                    if pending:
+                        pending.result()  # one batch of features waits, never more
+                    items = [item for item, _ in batch]
+                    pending = encoder.submit(self._append, buffers, items, features, now)
+                    done += items
+                    asked = time.perf_counter()
             if pending:
-                pending.result()
+                pending.result()  # the next shard is in the network meanwhile
         files = self._write(buffers) if done else ()
         return ShardResult(shard.layers, files, tuple(done), tuple(failures), seconds, waited)
 

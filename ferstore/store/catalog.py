@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlparse
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
-from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.exceptions import CommitFailedException, NoSuchNamespaceError, RESTError
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.update import AssertTableUUID
 from sqlalchemy import URL, event, select, update
@@ -24,6 +25,9 @@ from sqlalchemy.orm import Session
 from ferstore.errors import StoreError
 from ferstore.store.files import local_path
 from ferstore.store.reach import patiently
+
+if TYPE_CHECKING:
+    from ferstore.store.rest import TogetherRestCatalog
 
 NAMESPACE = "ferstore"
 _LOADS = 3
@@ -145,12 +149,12 @@ def open_catalog(uri: str | None, root: str) -> Catalog:
             )
         # A path may hold ? and %, which mean something in a URI.
         uri = URL.create("sqlite", database=str(path / "catalog.db")).render_as_string()
-    scheme = urlparse(uri).scheme
+    scheme, address = urlparse(uri).scheme, uri
     try:
         if scheme in ("http", "https"):
-            from pyiceberg.catalog.rest import RestCatalog
+            from ferstore.store.rest import open_rest
 
-            return RestCatalog("ferstore", uri=uri, **common)
+            return patiently(lambda: open_rest(address, **common))
         if scheme.partition("+")[0] not in ("sqlite", "postgresql"):
             raise StoreError(
                 f"catalog with scheme {scheme!r}", allowed="sqlite:///path, postgresql://host/db, http(s)://host (REST)"
@@ -160,7 +164,7 @@ def open_catalog(uri: str | None, root: str) -> Catalog:
         elif scheme == "postgresql":
             uri = "postgresql+psycopg2" + uri.removeprefix("postgresql")
         return patiently(lambda: TransactionalCatalog("ferstore", uri=uri, **common))
-    except (SQLAlchemyError, OSError, ImportError) as error:
+    except (SQLAlchemyError, RESTError, OSError, ImportError) as error:
         # The driver's message may quote the URI with its password; only its type is shown.
         raise StoreError(
             f"cannot open the {scheme} catalog of the store {root} ({type(error).__name__})",
@@ -172,13 +176,16 @@ def load_tables(catalog: Catalog) -> dict[str, Table]:
     """Every table by name, from one instant where the catalog can do that."""
     if isinstance(catalog, TransactionalCatalog):
         return patiently(catalog.load_all)
-    return patiently(
-        lambda: {identifier[-1]: catalog.load_table(identifier) for identifier in catalog.list_tables(NAMESPACE)}
-    )
+    try:
+        return patiently(
+            lambda: {identifier[-1]: catalog.load_table(identifier) for identifier in catalog.list_tables(NAMESPACE)}
+        )
+    except NoSuchNamespaceError:
+        return {}
 
 
 def commit_transactions(catalog: Catalog, transactions: Sequence[Transaction], *, exact: bool = False) -> None:
-    """Commit several tables' transactions: at once in a SQL catalog, one after another in a REST one.
+    """Commit several tables' transactions: at once, or one after another in a REST catalog that cannot do that.
 
     Args:
         catalog: of the store.
@@ -187,8 +194,8 @@ def commit_transactions(catalog: Catalog, transactions: Sequence[Transaction], *
 
     Raises:
         StoreError: ``exact`` with a REST catalog.
-        CommitFailedException: a table moved on. With a REST catalog those before it have been committed; every caller
-            plans again from what landed, so the rest follows.
+        CommitFailedException: a table moved on. Where they are committed one after another, those before it have been;
+            every caller plans again from what landed, so the rest follows.
     """
     if isinstance(catalog, TransactionalCatalog):
         catalog.commit_all(transactions, exact=exact)
@@ -199,8 +206,7 @@ def commit_transactions(catalog: Catalog, transactions: Sequence[Transaction], *
             allowed="a SQLite or PostgreSQL catalog",
             hint="expire snapshots with the catalog's own tools",
         )
-    for transaction in transactions:
-        transaction.commit_transaction()
+    cast("TogetherRestCatalog", catalog).commit_all(transactions)
 
 
 def default_catalog_uri() -> str | None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pyiceberg.exceptions import RESTError
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.table.refs import SnapshotRefType
@@ -30,7 +31,7 @@ def readable_metadata(what: str) -> Iterator[None]:
         yield
     except (FerstoreError, SQLAlchemyError):
         raise
-    except OSError as error:
+    except (OSError, RESTError) as error:
         if not isinstance(error, FileNotFoundError):
             raise unavailable(what, error) from error
         raise _lost(what, error) from error

@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from ferstore.errors import CorruptionError, FerstoreError, StoreError, UnavailableError
 from ferstore.store.catalog import NAMESPACE, load_tables, open_catalog
+from ferstore.store.exclusive import check_exclusive, has_folders
 from ferstore.store.files import filesystem, normalise, write_file
 from ferstore.store.pin import Pin, readable_metadata
 from ferstore.store.properties import TABLE_PROPERTIES
@@ -89,7 +90,8 @@ def init_store(url: str, *, catalog: str | None = None, map_dtype: MapDtype | No
 
     Raises:
         UnavailableError: files or catalog cannot be reached, read or written.
-        StoreError: the place cannot be made, holds something else, or is a store with another ``map_dtype``.
+        StoreError: the place cannot be made, holds something else, lets a file be made twice, or is a store with
+            another ``map_dtype``.
     """
     url = normalise(url)
     marker = _read_marker(url)
@@ -112,7 +114,9 @@ def init_store(url: str, *, catalog: str | None = None, map_dtype: MapDtype | No
                 f"{url} is not empty (it holds {sorted(strangers)[0]!r}) and is no store",
                 hint="name a new or empty folder",
             )
-        patiently(lambda: filesystem(url).makedirs(url, exist_ok=True))
+        if has_folders(url):
+            patiently(lambda: filesystem(url).makedirs(url, exist_ok=True))
+        check_exclusive(url)
         with reaching(url):
             _make_tables(catalog, url, dtype)
         marker = _Marker(

@@ -23,7 +23,7 @@ def _options(schema: TableSchema) -> dict[str, Any]:
         others = [name for name in schema.names if name != schema.tensor]
         return {
             "compression": "lz4",
-            "compression_level": 3,  # LZ4 HC: a sixth smaller for twice the time to write, read as fast
+            "compression_level": 4,  # LZ4 HC: a sixth smaller than plain LZ4, written slower, read as fast
             "use_dictionary": others,
             "write_batch_size": 4,
             "data_page_size": 1 << 20,

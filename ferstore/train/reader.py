@@ -12,25 +12,23 @@ import queue
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
+from ferstore.background import step_back
 from ferstore.store.digests import damaged
-from ferstore.store.files import filesystem
-from ferstore.store.writer import feature_values
 from ferstore.train.features import LayerRows
 from ferstore.train.order import Indices, Order, Take
+from ferstore.train.row_groups import Group, RowGroups, changes, open_parquet, runs
 
 Arrays = dict[str, npt.NDArray[Any]]
 _AHEAD = 2
-_OPEN_FILES = 32
 _MAPPED = 64 << 20
-"""Bytes of a scratch file that are read before its pages are let go, so that they never count for more in memory."""
+"""Bytes of a larger scratch file that are read before its pages are let go: they never count for more in memory."""
 T = TypeVar("T")
 
 
@@ -102,75 +100,35 @@ class Reader:
             yield from self._batches(parts)
             epoch, skip = epoch + 1, 0
 
-    def _batches(self, parts: Iterable[tuple[Take, Mapping[int, Indices]]]) -> Iterator[Batch]:
-        """Each lane keeps the row group it is in; a batch's examples are ordered by lane, and so within ``take``.
-
-        Files are opened here and for these batches only: a validation reads while the next updates are read ahead in
-        another thread, and one ``ParquetFile`` is not for two threads.
-        """
-        with _OpenFiles() as files:
-            yield from self._read(files, parts)
-
-    def _read(self, files: _OpenFiles, parts: Iterable[tuple[Take, Mapping[int, Indices]]]) -> Iterator[Batch]:
-        held: dict[int, tuple[tuple[int, int], npt.NDArray[Any]]] = {}
-        for take, lanes in parts:
-            features = {name: vectors.read(take.examples) for name, vectors in self._vectors.items()}
-            for layer in self._maps:
-                out: npt.NDArray[Any] | None = None
+    def _batches(self, parts: Sequence[tuple[Take, Mapping[int, Indices]]]) -> Iterator[Batch]:
+        """Each lane keeps the row group it is in; a batch's examples are ordered by lane, and so within ``take``."""
+        if not self._maps:
+            for take, _ in parts:
+                yield Batch(take, self._vectors_of(take))
+            return
+        [layer] = self._maps
+        dtype = np.float16 if layer.schema.feature and layer.schema.feature.dtype == "float16" else np.float32
+        held: dict[int, tuple[Group, npt.NDArray[Any]]] = {}
+        with RowGroups(layer, changes(layer, (lanes for _, lanes in parts))) as groups:
+            for take, lanes in parts:
+                out = np.empty((len(take.examples), *layer.shape), dtype)
                 at = 0
                 for lane, chosen in lanes.items():
-                    for key, rows in _runs(layer.places[chosen]):
+                    for key, rows in runs(layer.places[chosen]):
                         if lane not in held or held[lane][0] != key:
-                            held.pop(lane, None)  # before the next is read: one row group a lane, not two
-                            held[lane] = (key, files.row_group(layer, *key))
-                        if out is None:
-                            out = np.empty((len(take.examples), *layer.shape), held[lane][1].dtype)
+                            held.pop(lane, None)  # before the next is taken: one row group a lane, not two
+                            held[lane] = (key, groups.take())
                         np.take(held[lane][1], rows, axis=0, out=out[at : at + len(rows)])
                         at += len(rows)
-                dtype = np.float16 if layer.schema.feature and layer.schema.feature.dtype == "float16" else np.float32
-                features[layer.schema.name] = out if out is not None else np.empty((0, *layer.shape), dtype)
-            yield Batch(take, features)
+                yield Batch(take, self._vectors_of(take) | {layer.schema.name: out})
+
+    def _vectors_of(self, take: Take) -> Arrays:
+        return {name: vectors.read(take.examples) for name, vectors in self._vectors.items()}
 
     def close(self) -> None:
         """Remove the scratch files."""
         for vectors in self._vectors.values():
             vectors.close()
-
-
-def _runs(places: npt.NDArray[np.int32]) -> Iterator[tuple[tuple[int, int], npt.NDArray[np.int32]]]:
-    """Consecutive rows of one row group: its file and number, and the rows."""
-    if not len(places):
-        return
-    cuts = np.flatnonzero((places[1:, :2] != places[:-1, :2]).any(axis=1)) + 1
-    for part in np.split(places, cuts):
-        yield (int(part[0, 0]), int(part[0, 1])), part[:, 2]
-
-
-class _OpenFiles:
-    """Parquet files of maps, kept open while they are in use, for one thread."""
-
-    def __init__(self) -> None:
-        self._open: dict[str, pq.ParquetFile] = {}
-
-    def __enter__(self) -> _OpenFiles:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._open.values():
-            file.close()
-
-    def row_group(self, layer: LayerRows, file: int, group: int) -> npt.NDArray[Any]:
-        url = layer.files[file]
-        if url not in self._open:
-            if len(self._open) >= _OPEN_FILES:
-                self._open.pop(next(iter(self._open))).close()
-            self._open[url] = _open(url)
-        name = layer.schema.name
-        try:
-            column = self._open[url].read_row_group(group, columns=[name]).column(0).combine_chunks()
-            return feature_values(layer.schema, column.chunk(0) if hasattr(column, "chunk") else column)
-        except (OSError, ValueError, KeyError) as error:
-            raise damaged(url, error) from error
 
 
 class VectorFile:
@@ -203,7 +161,7 @@ class VectorFile:
         open_file, opened = -1, None
         for (file, group), mine in sorted(by_group.items()):
             if file != open_file:
-                open_file, opened = file, _open(layer.files[file])
+                open_file, opened = file, open_parquet(layer.files[file])
             assert opened is not None  # noqa: S101
             try:
                 column = opened.read_row_group(group, columns=[layer.schema.name]).column(0).combine_chunks()
@@ -226,7 +184,7 @@ class VectorFile:
         # One gather: reading row by row gives the interpreter lock away, and waits for it, as often as there are rows.
         out: npt.NDArray[np.float32] = np.frombuffer(mapped, np.float32).reshape(-1, self._values)[self._row[examples]]
         self._touched += out.nbytes
-        if self._touched > _MAPPED:
+        if len(mapped) > _MAPPED < self._touched:  # a small file may stay
             mapped.madvise(mmap.MADV_DONTNEED)
             self._touched = 0
         return out
@@ -235,13 +193,6 @@ class VectorFile:
         """Remove the file; pages that another thread still reads go with its array."""
         self._mapped = None
         self._file.close()
-
-
-def _open(url: str) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(filesystem(url).open(url, "rb"), page_checksum_verification=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise damaged(url, error) from error
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
@@ -259,6 +210,7 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
         return False
 
     def work() -> None:
+        step_back()
         try:
             for item in items:
                 if not put((True, item)):

@@ -26,6 +26,7 @@ import keras
 import tensorflow as tf
 
 from ferstore.train.head_layers import StepContext, step_context
+from ferstore.train.optimizers import Adam, AdamW
 
 State = dict[str, npt.NDArray[Any]]
 
@@ -160,10 +161,10 @@ class Trainer:
     def _make_optimizer(self) -> Any:
         recipe = self.spec.recipe  # names are given: Keras would number them, and a state's keys with them
         if recipe.weight_decay:
-            optimizer = keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay, name="adam_w")
+            optimizer = AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay, name="adam_w")
             optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         else:
-            optimizer = keras.optimizers.Adam(recipe.learning_rate, name="adam")
+            optimizer = Adam(recipe.learning_rate, name="adam")
         if self.spec.precision == "mixed_float16":
             return keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
         return optimizer

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,7 +17,7 @@ from stub_network import stub_factory
 
 from ferstore.errors import UnavailableError
 from ferstore.extract.plan import Shard, WorkItem
-from ferstore.extract.worker import ShardResult, ShardWorker, Target
+from ferstore.extract.worker import Pixels, ShardResult, ShardWorker, Target
 from ferstore.image.decode import pixels
 from ferstore.store.files import StoredFile, file_digest
 from ferstore.store.schema import declared_schemas
@@ -158,3 +161,31 @@ def test_an_error_of_the_network_ends_the_shard(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         worker.run(Shard(tuple(work_of(tmp_path, noise_files(3))), LAYERS))
     assert not (tmp_path / "out").exists()
+
+
+def test_the_next_shard_is_computed_while_the_last_batch_of_one_is_encoded(tmp_path: Path) -> None:
+    computed, encoded = threading.Event(), threading.Event()
+    files = noise_files(4)
+    items = work_of(tmp_path, files)
+    worker = make_worker(tmp_path / "out")
+    plain_network, plain_append = worker._network, worker._append
+    calls = []
+
+    def network(pictures: Pixels) -> Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+        calls.append(len(pictures))
+        if len(calls) == 2:
+            computed.set()
+        return plain_network(pictures)
+
+    def append(buffers: Any, some: Sequence[WorkItem], *rest: Any) -> None:
+        if len(calls) == 1:
+            assert computed.wait(30), "the network waited for the encoder"
+            encoded.set()
+        plain_append(buffers, some, *rest)
+
+    worker._network, worker._append = network, append  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(worker.run, Shard(tuple(items[:2]), LAYERS))
+        other = threads.submit(worker.run, Shard(tuple(items[2:]), LAYERS))
+        assert [len(shard.result(60).done) for shard in (first, other)] == [2, 2]
+    assert encoded.is_set()

@@ -1,0 +1,83 @@
+"""Stores that benchmarks read, made by ferstore's commands and shared within a run; and what is in them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+import ferstore
+from tests.benchmarks.commands import Done
+from tests.benchmarks.commands import ferstore as command
+from tests.benchmarks.inputs import Inputs
+
+DATASET = "faces"
+
+
+def new_store(inputs: Inputs, faces: Path, name: str) -> Path:
+    """A store of that name with the faces ingested and no feature."""
+    store = inputs.folder / name
+    kind = "ferplus" if faces.is_relative_to(inputs.folder) and inputs.kind == "ferplus" else "folder"
+    command(store, "init")
+    command(store, "ingest", kind, faces, "--name", DATASET)
+    return store
+
+
+def extract(inputs: Inputs, store: Path, *options: str | int) -> Done:
+    """``ferstore extract`` with the weights of these benchmarks."""
+    return command(store, "extract", "--weights", inputs.weights, *options)
+
+
+def full_store(inputs: Inputs) -> Path:
+    """A store with pool_3 and mixed_10 of some faces (float32) and a training set ``parts`` of them."""
+    store = inputs.folder / "features"
+    if not (store / "ready").exists():
+        faces = inputs.some_faces(inputs.of(quick=128, normal=1200, full=3600))
+        if not (store / "ferstore.json").exists():
+            new_store(inputs, faces, "features")
+        done = extract(inputs, store)
+        peaks = {title: done.peak(title) for title in ("driver", "_Host")}
+        (store / "peaks.json").write_text(json.dumps({"images": done.json["computed"], **peaks}), "utf-8")
+        _split(store, inputs)
+        (store / "ready").touch()
+    return store
+
+
+def _split(store: Path, inputs: Inputs) -> None:
+    """By the first way that leaves an example of every class to train on: a sample may have none of a rare one."""
+    protocols = ("official", "random") if inputs.kind == "ferplus" else ("random",)
+    problem: Exception | None = None
+    for protocol in protocols:
+        for labels in ("majority", "soft"):
+            try:
+                command(store, "split", "parts", "--dataset", DATASET, "--protocol", protocol, "--labels", labels)
+            except RuntimeError as error:
+                problem = error
+            else:
+                return
+    assert problem is not None
+    raise problem
+
+
+def batch_times(store: Path) -> tuple[np.ndarray, np.ndarray]:
+    """When each batch had been computed, in UTC seconds, and how many rows it had; in that order."""
+    rows = ferstore.open(str(store)).sql("select extracted_at, count(*) from pool_3 group by 1 order by 1").rows()
+    times = [moment.replace(tzinfo=moment.tzinfo or UTC) for moment, _ in rows]
+    return np.array([datetime.timestamp(moment) for moment in times]), np.array([count for _, count in rows])
+
+
+def steady_rate(store: Path, actors: int) -> float:
+    """Rows a second while all actors are at work, by the times that are stored beside every feature.
+
+    Without the first fifth of the batches, in which actors start, and the last of each actor: the slope of the line of
+    least squares through rows done over time.
+    """
+    times, counts = batch_times(store)
+    first, last = max(actors, len(times) // 5), len(times) - (actors - 1)
+    if last - first < 2:
+        first, last = 0, len(times)
+    done = np.cumsum(counts)[first:last].astype(float)
+    slope, _ = np.polyfit(times[first:last] - times[first], done, 1)
+    return float(slope)

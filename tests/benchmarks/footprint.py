@@ -1,0 +1,43 @@
+"""Bytes an image in the store, and peak memory of an extraction over few images and over many."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import ferstore
+from tests.benchmarks.commands import ferstore as command
+from tests.benchmarks.filled import extract, full_store, new_store
+from tests.benchmarks.inputs import Inputs
+from tests.benchmarks.row import Row
+
+RAW = 4 * (2048 + 8 * 8 * 2048)
+"""Bytes of both features of an image as float32."""
+
+
+def rows(inputs: Inputs) -> Iterator[Row]:
+    """Sizes, then memory."""
+    store = full_store(inputs)
+    stored = bytes_an_image(store)
+    what = "bytes an image, pool_3 and mixed_10, against raw float32"
+    yield Row(f"{what}: float16 maps", (stored,), (float(RAW),), "bytes", 1 / 7, higher=False, note=inputs.named)
+    few = inputs.of(quick=32, normal=128, full=256)
+    faces = inputs.some_faces(few)
+    exact = inputs.folder / "lossless"
+    command(exact, "init", "--maps", "float32")
+    command(exact, "ingest", inputs.kind, faces)
+    extract(inputs, exact)
+    stored = bytes_an_image(exact)
+    yield Row(f"{what}: float32 maps", (stored,), (float(RAW),), "bytes", 1 / 4, higher=False, note=inputs.named)
+    large = json.loads((store / "peaks.json").read_text("utf-8"))
+    small = extract(inputs, new_store(inputs, faces, "small"))
+    for what, title in (("the driver", "driver"), ("an actor", "_Host")):
+        peaks = [(size / 2**20,) for size in (large[title], small.peak(title))]
+        named = f"peak memory of {what} of extract over {large['images']} images, against over {few}"
+        yield Row(named, *peaks, "MiB", 1.1, higher=False)
+
+
+def bytes_an_image(store: Path) -> float:
+    """Both tables' files over their rows."""
+    return sum(t.nbytes / t.rows for t in ferstore.open(str(store)).tables() if t.name in ("pool_3", "mixed_10"))

@@ -1,0 +1,61 @@
+"""The benchmark runner, with a stub in the place of what takes minutes: nothing here is timed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(folder: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], dict[str, object], str]:
+    """The runner's end, its JSON and its Markdown; no shared faces or weights, and no driver of a GPU, are found."""
+    paths = os.pathsep.join((str(ROOT), str(ROOT / "tests" / "support")))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": paths,
+        "FERSTORE_SHARED": str(folder / "none"),
+        "PATH": str(folder),
+        "TMPDIR": str(folder),
+    }
+    files = [folder / "found.json", folder / "found.md"]
+    command = [sys.executable, "-m", "tests.benchmarks", "--json", str(files[0]), "--markdown", str(files[1])]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert files[0].is_file(), done.stderr
+    return done, json.loads(files[0].read_text()), files[1].read_text()
+
+
+def test_a_run_gives_every_row_in_json_and_markdown_and_fails_where_a_benchmark_did(tmp_path: Path) -> None:
+    done, found, table = run(tmp_path, "--quick", "--only", "stub_benchmark")
+    assert done.returncode == 1
+    assert done.stdout == table
+    rows = found["rows"]
+    assert isinstance(rows, list)
+    verdicts = {row["what"]: row["passes"] for row in rows}
+    expected = {"met": True, "missed": False, "to know": None, "absolute": True, "lean": True, "elsewhere": None}
+    assert verdicts == {**expected, "stub_benchmark": None}
+    met = rows[0]
+    assert (met["ours"], met["other"], met["ratio"], met["spread"]) == ([1, 2, 6], [1, 1, 2], 2, [1, 3])
+    assert met["note"] == "16 faces, DRAWN FACES, RANDOM WEIGHTS"
+    lines = table.splitlines()
+    assert (
+        "| met; 16 faces, DRAWN FACES, RANDOM WEIGHTS | 2 images/s | 1 images/s | 2.00 (1.00 to 3.00) | ≥ 1.5 | pass |"
+        in lines
+    )
+    assert "| missed | 1 images/s | 2 images/s | 0.50 (0.25 to 0.50) | ≥ 1.1 | **short** |" in lines
+    assert "| absolute | 5,500 rows/s | | 4,000 to 6,000 | ≥ 5000 rows/s | pass |" in lines
+    assert "| elsewhere | not measured: no such device | | | ≥ 2 | |" in lines
+    assert any("the disk is full" in line for line in lines)
+
+
+def test_rows_of_a_gpu_say_that_there_is_none(tmp_path: Path) -> None:
+    done, found, table = run(tmp_path, "--gpu", "--quick")
+    assert done.returncode == 0
+    rows = found["rows"]
+    assert isinstance(rows, list)
+    assert len(rows) >= 3
+    assert {row["missing"] for row in rows} == {"no GPU"}
+    assert table.count("not measured: no GPU") == len(rows)
