@@ -96,6 +96,8 @@ def test_tensorflow_and_ray_stay_where_they_belong(path: Path) -> None:
         ("ferstore.api", ("tensorflow", "keras", "ray", "matplotlib", "jinja2")),
         ("ferstore.report.make", ("tensorflow", "keras", "ray")),
         ("ferstore.extract.run", ("tensorflow", "keras", "ray")),
+        ("ferstore.extract.request", ("pyarrow", "pyiceberg", "duckdb", "ray")),  # refuses a request in time
+        ("ferstore.train.request", ("pyarrow", "pyiceberg", "duckdb", "ray")),
         ("ferstore.image.probe", ("tensorflow", "ray", "duckdb", "pyiceberg", "pyarrow")),
     ],
 )

@@ -111,6 +111,7 @@ class Pool:
         largest_shard: int,
         wanted: Wanted | None = None,
     ) -> None:
+        self._host = ray.remote(_Host)  # once: what it is goes to the cluster with each
         self._factory = ray.put(factory)
         self._shared = ray.put(shared)
         self._options = {
@@ -176,7 +177,7 @@ class Pool:
         self._looked = time.monotonic()
 
     def _start(self) -> _Actor:
-        handle = ray.remote(_Host).options(**self._options).remote(self._factory, self._shared)
+        handle = self._host.options(**self._options).remote(self._factory, self._shared)
         return _Actor(handle, handle.node.remote())
 
     def _fill(self, actor: _Actor, shards: Iterator[Shard], again: deque[Shard]) -> bool:
@@ -195,10 +196,12 @@ class Pool:
         return True
 
     def _step(self, again: deque[Shard]) -> Iterator[ShardResult]:
-        """Wait for one event and act on it."""
+        """Wait for an event, and act on all that there are by then."""
         waiting = {reference: actor for actor in self._actors for reference in actor.in_flight}
         waiting |= {actor.ready: actor for actor in self._actors if actor.node is None}
         finished, _ = ray.wait(list(waiting), num_returns=1, timeout=1.0)
+        if finished:
+            finished, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
         if died():
             raise ExtractError("Ray was killed on this machine", hint="run the same command again, it continues")
         if any(actor.node is not None for actor in self._actors):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from ferstore.errors import InputError
 from ferstore.extract.identity import PRECISIONS, Extractor, Precision
-from ferstore.extract.plan import VIEWS
 from ferstore.store.schema import feature_layers
 
+VIEWS = ("identity", "hflip")
 DEFAULT_LAYERS = ("pool_3", "mixed_10")
 
 

@@ -36,7 +36,7 @@ from ferstore.image.decode import PREPROCESSING
 from ferstore.progress import Progress, Silent
 from ferstore.resources import Resources
 from ferstore.store.pin import Pin
-from ferstore.store.rows import read_rows
+from ferstore.store.rows import read_keys, read_rows
 from ferstore.store.runs import library_versions, new_run, record_run
 from ferstore.store.store import Store
 from ferstore.watch import ALL, Recorder
@@ -148,7 +148,7 @@ def _prepare(store: Store, request: ExtractRequest) -> _Job:
 
 def _plan(store: Store, request: ExtractRequest, pin: Pin, extractor: Extractor, wanted: pa.Table) -> Plan:
     own = pc.field("extractor_id") == extractor.extractor_id
-    done = {layer: read_rows(store, pin, layer, ["image_id", "view"], own) for layer in request.layers}
+    done = {layer: read_keys(pin, layer, extractor.extractor_id) for layer in request.layers}
     failed = read_rows(store, pin, "quarantine", ["image_id", "view"], own & (pc.field("stage") == "extract"))
     held = failed.slice(0, 0) if request.retry_quarantined else failed
     return plan_missing(wanted, done, held, limit=request.limit)
@@ -213,11 +213,7 @@ def _compute(
     progress.note(f"{job.plan.todo} image views in {shards} shards on {staff.first} actors x {staff.cpus} CPUs")
     began = time.monotonic()
     try:
-        for result in pool.run(_shards(job.plan, size, committer, watch)):
-            watch.finished(result)
-            committer.add(result)
-            progress.advance(len(result.done) + len(result.failures))
-        committer.flush()
+        _work(pool, job.plan, size, committer, watch, progress)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
         state, reason = ("stopped", "stopped") if stopped else ("failed", str(error) or type(error).__name__)
@@ -239,6 +235,15 @@ def _compute(
     record_run(store, run, "done", committer.counts.asdict(), details={**done_how, **_places(pool)})
     _check_account(job, report)
     return report
+
+
+def _work(pool: Pool, plan: Plan, size: int, committer: Committer, watch: ExtractWatch, progress: Progress) -> None:
+    """Hand out shards, take what comes back, and commit it."""
+    for result in pool.run(_shards(plan, size, committer, watch)):
+        watch.finished(result)
+        committer.add(result)
+        progress.advance(len(result.done) + len(result.failures))
+    committer.flush()
 
 
 def _places(pool: Pool) -> dict[str, Any]:

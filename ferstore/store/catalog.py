@@ -16,6 +16,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchNamespaceError, RESTError
 from pyiceberg.table import Table, Transaction
+from pyiceberg.table.metadata import TableMetadata, TableMetadataV2
 from pyiceberg.table.update import AssertTableUUID
 from sqlalchemy import URL, event, select, update
 from sqlalchemy.engine import ExceptionContext
@@ -34,15 +35,36 @@ _LOADS = 3
 _SQLITE_WAIT = 60  # seconds a writer waits for another one's database transaction, which takes milliseconds
 
 
+class _Metadata(TableMetadataV2):
+    """Metadata of a table whose past is shared and never changed.
+
+    PyIceberg (0.12) makes a deep copy of it, all snapshots of the past included, each of the forty times that a commit
+    looks at it, and replaces what it changes in it by new lists: the thousandth commit took ten times the first.
+    """
+
+    def __deepcopy__(self, memo: dict[int, object] | None = None) -> _Metadata:
+        return self.model_copy()
+
+    @classmethod
+    def of(cls, metadata: TableMetadata) -> TableMetadata:
+        """The same metadata, if it is of the format that stores have."""
+        if type(metadata) is not TableMetadataV2:
+            return metadata
+        return cls.model_construct(metadata.model_fields_set, **dict(metadata))
+
+
 class TransactionalCatalog(SqlCatalog):
     """PyIceberg's SQL catalog, with one database transaction over several tables.
 
     It uses the steps of ``SqlCatalog.commit_table`` of pyiceberg 0.12 (stage, write metadata, compare and swap), the
     last of them for all tables at once; the version is bounded in ``pyproject.toml`` for that.
+
+    A metadata file never changes, so each table's newest is read and parsed once.
     """
 
     def __init__(self, name: str, **properties: str) -> None:
         super().__init__(name, **properties)
+        self._read: dict[str, Table] = {}
         event.listen(self.engine, "handle_error", _give_up_connection)
 
     def load_all(self) -> dict[str, Table]:
@@ -62,6 +84,19 @@ class TransactionalCatalog(SqlCatalog):
                 if attempt == _LOADS - 1:
                     raise
         raise AssertionError("not reached")
+
+    def forget(self) -> None:
+        """Read all metadata again."""
+        self._read.clear()
+
+    def _convert_orm_to_iceberg(self, orm_table: IcebergTables) -> Table:
+        name, location = str(orm_table.table_name), str(orm_table.metadata_location)
+        read = self._read.get(name)
+        if read is None or read.metadata_location != location:
+            read = super()._convert_orm_to_iceberg(orm_table)
+            read.metadata = _Metadata.of(read.metadata)
+            self._read[name] = read
+        return Table(read.name(), read.metadata, location, read.io, self)
 
     def commit_all(self, transactions: Sequence[Transaction], *, exact: bool = False) -> None:
         """Commit the transactions of several tables, all or none.
@@ -114,7 +149,8 @@ class TransactionalCatalog(SqlCatalog):
                 with contextlib.suppress(Exception):  # left over; the conflict is what to tell
                     after.io.delete(after.metadata_location)
             raise
-        for _, current, after in staged:
+        for name, current, after in staged:
+            self._read[name] = Table(current.name(), after.metadata, after.metadata_location, after.io, self)
             with contextlib.suppress(Exception):  # it is committed, whatever becomes of files that nobody needs
                 self._delete_old_metadata(after.io, current.metadata, after.metadata)
 
@@ -182,6 +218,12 @@ def load_tables(catalog: Catalog) -> dict[str, Table]:
         )
     except NoSuchNamespaceError:
         return {}
+
+
+def forget(catalog: Catalog) -> None:
+    """Read every table's metadata again, also what was read before."""
+    if isinstance(catalog, TransactionalCatalog):
+        catalog.forget()
 
 
 def commit_transactions(catalog: Catalog, transactions: Sequence[Transaction], *, exact: bool = False) -> None:

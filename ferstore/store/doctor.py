@@ -33,7 +33,7 @@ class Finding:
 
 def doctor(store: Store) -> list[Finding]:
     """Run all checks. One small file is written and removed; nothing else is changed."""
-    pin = store.pin()
+    pin = store.pin(afresh=True)
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
         "tables": lambda: _tables(store, pin),
         "atomic": lambda: _atomic(store),

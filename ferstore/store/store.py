@@ -17,7 +17,7 @@ from pyiceberg.table import Table
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from ferstore.errors import CorruptionError, FerstoreError, StoreError, UnavailableError
-from ferstore.store.catalog import NAMESPACE, load_tables, open_catalog
+from ferstore.store.catalog import NAMESPACE, forget, load_tables, open_catalog
 from ferstore.store.exclusive import check_exclusive, has_folders
 from ferstore.store.files import filesystem, normalise, write_file
 from ferstore.store.pin import Pin, readable_metadata
@@ -59,14 +59,20 @@ class Store:
     schemas: Mapping[str, TableSchema] = field(repr=False)
     map_dtype: MapDtype
 
-    def pin(self, at: str | None = None) -> Pin:
+    def pin(self, at: str | None = None, *, afresh: bool = False) -> Pin:
         """The current state, or the one at a tag, snapshot id or time.
+
+        Args:
+            at: a tag, snapshot id or time; None is the newest.
+            afresh: read metadata again that was read before and never changes: whoever looks for damage wants to.
 
         Raises:
             InputError: ``at`` is none of them.
             StoreError: an older version made the store, without tables that this one has; or the catalog is empty or
                 another store's.
         """
+        if afresh:
+            forget(self.catalog)
         pin = Pin.current(_own_tables(self.catalog, self.url))
         if missing := sorted(self.schemas.keys() - pin.tables.keys()):
             raise StoreError(

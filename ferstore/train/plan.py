@@ -15,8 +15,9 @@ from ferstore.store.pin import Pin
 from ferstore.store.rows import read_rows
 from ferstore.store.runs import Run
 from ferstore.store.store import Store
+from ferstore.train.conv4 import CONV4
 from ferstore.train.data import ASIDE, TrainingData, load_training_data
-from ferstore.train.features import CONV4, check_layers
+from ferstore.train.features import check_layers
 from ferstore.train.past import find_run, newest_conv4
 from ferstore.train.request import WIDTH, TrainReport, TrainRequest, for_fold
 from ferstore.train.training_set import open_training_set

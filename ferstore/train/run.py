@@ -18,7 +18,7 @@ from ferstore.stderr import without_remarks
 from ferstore.store.files import filesystem
 from ferstore.store.runs import Run, library_versions, new_run, record_run
 from ferstore.store.store import Store
-from ferstore.train.features import CONV4
+from ferstore.train.conv4 import CONV4
 from ferstore.train.job import HeadSpec, Job
 from ferstore.train.moments import Moments, train_moments
 from ferstore.train.outcome import commit_outcome, part_scores
