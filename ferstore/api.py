@@ -26,6 +26,7 @@ from ferstore.query import similar
 from ferstore.query.diff import Diff, diff
 from ferstore.query.limits import Limits
 from ferstore.query.session import Session
+from ferstore.query.vectors import Vectors
 from ferstore.result import Result
 from ferstore.store.at_work import abandon
 from ferstore.store.catalog import default_catalog_uri
@@ -82,6 +83,7 @@ class FeatureStore:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._vectors = Vectors(store)
 
     @property
     def url(self) -> str:
@@ -110,11 +112,14 @@ class FeatureStore:
         Raises:
             QueryError: see `ferstore.query.session.Session.execute`.
         """
-        return Result(self.session(at, limits=limits), query)
+        return Result(Session(self.store, self.store.pin(at), limits or Limits()), query)
 
     def session(self, at: str | None = None, *, limits: Limits | None = None) -> Session:
-        """Queries over one pinned state, whatever is committed meanwhile, each within its limits."""
-        return Session(self.store, self.store.pin(at), limits or Limits())
+        """Queries over one pinned state, whatever is committed meanwhile, each within its limits.
+
+        It keeps the process of a query for the next one: use it in a ``with``.
+        """
+        return Session(self.store, self.store.pin(at), limits or Limits(), keep=True)
 
     def _own_session(self, at: str | None) -> Session:
         """For ferstore's own queries, which need no bounds."""
@@ -222,13 +227,17 @@ class FeatureStore:
     ) -> list[similar.Neighbour]:
         """Images nearest to a stored one (by image_id) or to an image file, which is computed first.
 
+        Vectors that were read stay in memory for the next question, up to an eighth of the machine's and 2 GiB.
+
         Raises:
             InputError: neither an image of the store nor an image file.
         """
         pin = self.store.pin(at)
         if is_image_id(image):
-            vector, found = similar.stored_vector(self.store, pin, image, layer, extractor_id)
-            return similar.nearest(self.store, pin, vector, layer=layer, extractor_id=found, k=k, without=image)
+            vector, found = similar.stored_vector(self.store, pin, image, layer, extractor_id, vectors=self._vectors)
+            return similar.nearest(
+                self.store, pin, vector, layer=layer, extractor_id=found, k=k, without=image, vectors=self._vectors
+            )
         from ferstore.extract.single import vector_of_file
 
         schema = self.store.schemas.get(layer)
@@ -239,7 +248,15 @@ class FeatureStore:
                 hint="compute them first: ferstore extract",
             )
         vector = vector_of_file(image, schema, extractor)
-        return similar.nearest(self.store, pin, vector, layer=layer, extractor_id=extractor["extractor_id"], k=k)
+        return similar.nearest(
+            self.store,
+            pin,
+            vector,
+            layer=layer,
+            extractor_id=extractor["extractor_id"],
+            k=k,
+            vectors=self._vectors,
+        )
 
     def report(
         self,

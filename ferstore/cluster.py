@@ -11,38 +11,17 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 
 from ferstore.cluster_access import let_in, on_loopback, own_token
 from ferstore.errors import FerstoreError
+from ferstore.resources import Resources
 
+_ASKED_SECONDS = 2.0
 _OBJECT_STORE = 512 << 20  # bytes; it holds the weights once, never features
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What a cluster has.
-
-    Attributes:
-        nodes: logical CPUs and GPUs of each machine: an actor fits on one machine or on none.
-        memory: bytes for workers, of all machines.
-    """
-
-    nodes: tuple[tuple[float, float], ...]
-    memory: int
-
-    @property
-    def cpus(self) -> float:
-        """Logical CPUs of all machines."""
-        return sum(cpus for cpus, _ in self.nodes)
-
-    @property
-    def gpus(self) -> float:
-        """GPUs of all machines."""
-        return sum(gpus for _, gpus in self.nodes)
 
 
 @contextmanager
@@ -80,9 +59,20 @@ def cluster(
                 warn(f"warning: {warning}")
             stack.callback(ray.shutdown)
             _connect(address, cpus)
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        nodes = tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive)
-        yield Resources(nodes, int(sum(node.get("memory", 0) for node in alive)))
+        yield resources(may_grow=address != "local")
+
+
+def resources(*, may_grow: bool) -> Resources:
+    """What the cluster that this process is connected to has now.
+
+    Args:
+        may_grow: machines may come.
+    """
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive)
+    return Resources(nodes, int(sum(node.get("memory", 0) for node in alive)), may_grow)
 
 
 def _connect(address: str, cpus: int | None) -> None:
@@ -104,6 +94,33 @@ def _connect(address: str, cpus: int | None) -> None:
         ) from error
     if callable(terminate) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminate)  # Ray puts its own there, which exits without saving anything
+
+
+def machine_alive(node_id: str) -> bool:
+    """Whether a machine is there. Ray takes many seconds to miss one, so the machine is asked, too."""
+    import ray
+    from ray.util.client import ray as client
+
+    for node in ray.nodes():
+        if node["NodeID"] == node_id:
+            # Ray's client reaches the head alone.
+            return bool(node["Alive"]) and (
+                client.is_connected() or _listens(node["NodeManagerAddress"], node["NodeManagerPort"])
+            )
+    return False
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=_ASKED_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def died_with_machine(error: Exception) -> bool:
+    """Whether Ray says of an actor that its machine was lost; of one not built yet nobody else knows where it was."""
+    return "its node has died" in str(error)
 
 
 def died() -> bool:

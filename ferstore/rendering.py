@@ -211,8 +211,8 @@ def show_query(
     elif kind == "parquet":
         raise InputError("--format parquet without --output", hint="give --output FILE.parquet")
     limits = limits or Limits()
-    session = store.session(at, limits=replace(limits, rows=None) if output else limits)
-    with session.execute(query) as cursor:
+    limits = replace(limits, rows=None) if output else limits
+    with store.session(at, limits=limits) as session, session.execute(query) as cursor:
         names = cursor.columns.names
         if output is not None:
             _write_rows(cursor, kind, output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import postgres as postgresql
 import pyarrow as pa
 import pytest
+import s3 as s3_server
 
 from ferstore.store.commit import transact
 from ferstore.store.pin import Pin
@@ -39,6 +41,23 @@ def postgres() -> Iterator[postgresql.Server]:
         pytest.skip(reason)
     with postgresql.server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[s3_server.Server]:
+    """A server that speaks S3 on this machine, which this process and those it starts reach by their environment."""
+    if reason := s3_server.missing():
+        pytest.skip(reason)
+    with s3_server.serve() as server, s3_server.reached(server):
+        yield server
+
+
+@pytest.fixture
+def bucket(s3: s3_server.Server) -> Iterator[str]:
+    """URL of a folder of its own in a bucket."""
+    url = f"s3://{s3_server.BUCKET}/{secrets.token_hex(6)}"
+    yield url
+    s3_server.forget(url)
 
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)

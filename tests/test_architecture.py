@@ -13,8 +13,23 @@ ROOT = Path(__file__).parents[1]
 STAGES = {"sources", "extract", "train", "report"}
 RANK = {
     "redaction": -2,
+    "version": -2,
     "errors": -1,
-    **dict.fromkeys(("background", "progress", "labels", "config", "stderr", "network", "cluster_access", "watch"), 0),
+    **dict.fromkeys(
+        (
+            "progress",
+            "labels",
+            "config",
+            "stderr",
+            "network",
+            "cluster_access",
+            "resources",
+            "watch",
+            "driver_errors",
+            "background",
+        ),
+        0,
+    ),
     **dict.fromkeys(("image", "cluster"), 1),
     "store": 2,
     "query": 3,
@@ -81,6 +96,8 @@ def test_tensorflow_and_ray_stay_where_they_belong(path: Path) -> None:
         ("ferstore.api", ("tensorflow", "keras", "ray", "matplotlib", "jinja2")),
         ("ferstore.report.make", ("tensorflow", "keras", "ray")),
         ("ferstore.extract.run", ("tensorflow", "keras", "ray")),
+        ("ferstore.extract.request", ("pyarrow", "pyiceberg", "duckdb", "ray")),  # refuses a request in time
+        ("ferstore.train.request", ("pyarrow", "pyiceberg", "duckdb", "ray")),
         ("ferstore.image.probe", ("tensorflow", "ray", "duckdb", "pyiceberg", "pyarrow")),
     ],
 )

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from drawn import noise_store, tree_digest
-from ray._private import services as ray_services
+from extract_driver import marked
+from ray_head import Head, head
 
 from ferstore import cluster_access
 from ferstore.batch import run_job
@@ -39,82 +35,6 @@ def no_token_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))  # ~/.ray/auth_token
 
 
-@dataclass(frozen=True)
-class Head:
-    """A cluster of one machine that listens on its network."""
-
-    gcs: str
-    client: str
-
-
-@contextmanager
-def head(environment: dict[str, str]) -> Iterator[Head]:
-    ports = []
-    for _ in range(2):
-        with socket.socket() as free:
-            free.bind(("", 0))
-            ports.append(free.getsockname()[1])
-    gcs, client = ports
-    mark = f"FERSTORE_TEST={uuid.uuid4().hex}"
-    with tempfile.TemporaryDirectory(prefix="ray") as home:  # a short path: Ray makes sockets in it
-        options = (
-            f"--port={gcs} --ray-client-server-port={client} --temp-dir={home}/t --num-cpus=1 --include-dashboard=0"
-        )
-        process = subprocess.Popen(
-            [
-                str(Path(sys.executable).parent / "ray"),
-                "start",
-                "--head",
-                "--block",
-                *options.split(),
-            ],
-            env={**os.environ, "HOME": home, "RAY_USAGE_STATS_ENABLED": "0", **environment, **dict([mark.split("=")])},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if "Ray runtime started" in line:
-                    break
-            else:
-                pytest.fail("ray start did not")
-            here = ray_services.get_node_ip_address()
-            answers(here, client)
-            yield Head(f"{here}:{gcs}", f"ray://{here}:{client}")
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            for pid in marked(mark):
-                os.kill(pid, signal.SIGKILL)
-            process.communicate()
-
-
-def answers(host: str, port: int) -> None:
-    """Wait for a server that Ray starts last."""
-    for _ in range(300):
-        with socket.socket() as tried:
-            if tried.connect_ex((host, port)) == 0:
-                return
-        time.sleep(0.1)
-    pytest.fail(f"nothing listens at {host}:{port}")
-
-
-def marked(mark: str) -> list[int]:
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdecimal() and mark.encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
-
-
 @pytest.fixture(scope="module")
 def open_head() -> Iterator[Head]:
     with head({"RAY_AUTH_MODE": "disabled"}) as found:
@@ -127,7 +47,7 @@ def closed_head() -> Iterator[Head]:
         yield found
 
 
-def listening(pids: list[int]) -> set[str]:
+def listening(pids: Iterable[int]) -> set[str]:
     """Hex addresses of the sockets that processes listen on (/proc/net/tcp and tcp6)."""
     own = set()
     for pid in pids:

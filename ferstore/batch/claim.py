@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +25,7 @@ from ferstore.store.job_runs import BEAT, TABLE, Row, at_work, beat_url, job_run
 from ferstore.store.pin import Pin
 from ferstore.store.rows import replace_rows
 from ferstore.store.store import Store
+from ferstore.version import own_version
 
 DONE = ("done", "partly")
 
@@ -91,7 +91,7 @@ def claim(
         ConflictError: other writers kept getting there first.
     """
     about = {"job": job, "logical_date": logical_date, "host": socket.gethostname(), "pid": os.getpid()}
-    about |= {"started_at": datetime.now(UTC), "version": version("ferstore"), "submission_id": submission_id}
+    about |= {"started_at": datetime.now(UTC), "version": own_version(), "submission_id": submission_id}
     found: list[Claim | Row] = []
 
     def plan(pin: Pin) -> list[Change]:

@@ -56,11 +56,12 @@ def ingest(
     as_json: Json = False,
 ) -> None:
     """Register images and labels. Example: ferstore ingest folder ./faces --name mine"""
-    from ferstore import rendering, terminal
     from ferstore.sources import check_kind
 
     check_kind(kind)
     store = open_store()
+    from ferstore import rendering, terminal
+
     with terminal.TerminalProgress() as progress, ExitStack() as stack:
         log = decoder_log(store, stack)
         report = store.ingest(kind, url, name=name, dry_run=dry_run, progress=progress, log=log)
@@ -92,7 +93,6 @@ def extract(
     as_json: Json = False,
 ) -> None:
     """Compute the features that are missing, and only those. Example: ferstore extract --dataset mine"""
-    from ferstore import rendering, terminal
     from ferstore.extract.request import ExtractRequest
 
     request = ExtractRequest(
@@ -111,6 +111,8 @@ def extract(
     )
     request.check()
     store = open_store(request)
+    from ferstore import rendering, terminal
+
     with terminal.TerminalProgress() as progress:
         report = store.extract(request, address=address, insecure=insecure_cluster, dry_run=dry_run, progress=progress)
     if as_json:

@@ -82,10 +82,11 @@ def erase(
 @app.command(rich_help_panel=KEEP)
 def verify(as_json: Json = False) -> None:
     """Read every live file back against its digest. Example: ferstore verify"""
+    store = open_store()
     from ferstore import rendering, terminal
 
     with terminal.TerminalProgress() as progress:
-        report = open_store().verify(progress)
+        report = store.verify(progress)
     terminal.print_json({**terminal.jsonable(report), "sound": report.sound}) if as_json else rendering.show_verify(
         report
     )

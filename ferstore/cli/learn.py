@@ -43,12 +43,13 @@ def split(
     as_json: Json = False,
 ) -> None:
     """Freeze a training set. Example: ferstore split parts --dataset mine --protocol random"""
-    from ferstore import rendering, terminal
     from ferstore.train.split_plan import SplitRequest
 
     request = SplitRequest(name, dataset, protocol.value, labels.value, seed, folds, leaks.value)
     request.check()
     report = open_store().split(request, dry_run=dry_run)
+    from ferstore import rendering, terminal
+
     terminal.print_json(report) if as_json else rendering.show_split(report, dry_run=dry_run)
 
 
@@ -85,7 +86,6 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a head on stored features. Example: ferstore train deepest --training-set parts --recipe modern"""
-    from ferstore import rendering, terminal
     from ferstore.train.recipe import recipe_of
     from ferstore.train.request import TrainRequest
 
@@ -108,6 +108,8 @@ def train(
     )
     request.check()
     store = open_store(request)
+    from ferstore import rendering, terminal
+
     with terminal.TerminalProgress() as progress:
         try:
             reports = store.train(

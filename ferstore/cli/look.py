@@ -22,9 +22,9 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Tables, curves and comparisons on one page. Example: ferstore report --output report"""
+    store = open_store()
     from ferstore import rendering, terminal
 
-    store = open_store()
     with terminal.TerminalProgress() as progress:
         made = store.report(output, training_set=training_set, at=at, faces=faces, progress=progress)
     terminal.print_json(made) if as_json else rendering.show_report(made)

@@ -24,9 +24,9 @@ app = typer.Typer(
 
 def _say_version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
+        from ferstore.version import own_version
 
-        sys.stdout.write(f"ferstore {version('ferstore')}\n")
+        sys.stdout.write(f"ferstore {own_version()}\n")
         raise typer.Exit(DONE)
 
 

@@ -18,7 +18,7 @@ from ferstore.extract.worker import Failure, ShardResult
 from ferstore.store.commit import Change, transact
 from ferstore.store.files import StoredFile, write_data_file
 from ferstore.store.pin import Pin
-from ferstore.store.rows import read_file, read_rows, replace_rows
+from ferstore.store.rows import keys_of_file, read_file, read_rows, replace_rows
 from ferstore.store.runs import Run
 from ferstore.store.store import Store
 from ferstore.store.writer import encode
@@ -26,8 +26,9 @@ from ferstore.store.writer import encode
 Key = tuple[str, str]
 """(image_id, view)"""
 
-_GROUP = 8  # shards
+_GROUP = 8  # shards at least, unless they wait too long
 _PATIENCE = 10.0  # seconds a finished shard waits at most
+_REST = 3.0  # times as long as a commit took: the more shards come, the larger their groups
 
 
 @dataclass(slots=True)
@@ -64,15 +65,23 @@ class Committer:
     counts: Counts = field(default_factory=Counts)
     told: Callable[[float, Counts], None] | None = None
     _pending: list[ShardResult] = field(default_factory=list)
-    _since: float = field(default_factory=time.monotonic)
+    _since: float = 0.0  # when the first shard that waits came
+    _ended: float = field(default_factory=time.monotonic)  # when the last commit did
+    _cost: float = 0.0  # seconds of it
+    _seen: dict[str, int | None] = field(default_factory=dict)  # by layer: all up to this snapshot was looked at
+    _looked: dict[str, tuple[int | None, set[str]]] = field(default_factory=dict)  # of the commit that is planned
     _known: dict[str, set[str]] = field(default_factory=dict)
     _foreign: dict[str, set[Key]] = field(default_factory=dict)
     _rewritten: dict[str, tuple[str, set[Key]]] = field(default_factory=dict)  # by the URL of the shard's own file
 
     def add(self, result: ShardResult) -> None:
         """Take a finished shard; commit when a group is full or has waited long enough."""
+        now = time.monotonic()
+        if not self._pending:
+            self._since = now
         self._pending.append(result)
-        if len(self._pending) >= _GROUP or time.monotonic() - self._since > _PATIENCE:
+        full = len(self._pending) >= _GROUP and now - self._ended >= _REST * self._cost
+        if full or now - self._since > _PATIENCE:
             self.flush()
 
     def landed(self, item: WorkItem, layers: Sequence[str]) -> bool:
@@ -80,7 +89,9 @@ class Committer:
 
         A shard that killed its process names none.
         """
-        return bool(layers) and all((item.image_id, item.view) in self._foreign.get(layer, ()) for layer in layers)
+        if not layers or not any(self._foreign.values()):
+            return False
+        return all((item.image_id, item.view) in self._foreign.get(layer, ()) for layer in layers)
 
     def flush(self) -> None:
         """Commit what is there: features, quarantine and the extractor's row at once, or nothing.
@@ -89,7 +100,6 @@ class Committer:
             ConflictError: others kept getting there first.
         """
         results, self._pending = self._pending, []
-        self._since = time.monotonic()
         if not results:
             return
         planned = Counts()
@@ -97,6 +107,7 @@ class Committer:
         def plan(pin: Pin) -> list[Change]:
             nonlocal planned
             planned = Counts()
+            self._looked.clear()
             changes, kept, lost = self._features(pin, results)
             failures, needless = self._failures(pin, results)
             planned.computed, planned.quarantined = len(kept), len(failures)
@@ -109,15 +120,17 @@ class Committer:
         summary = self.run.summary({"computed": counts[0], "quarantined": counts[1]})
         began = time.monotonic()
         transact(self.store, plan, summary, since=self.base)
+        self._ended = time.monotonic()
+        self._cost = self._ended - began
         self.counts.computed += planned.computed
         self.counts.landed_elsewhere += planned.landed_elsewhere
         self.counts.quarantined += planned.quarantined
         if self.told:
-            self.told(time.monotonic() - began, planned)
+            self.told(self._cost, planned)
+        self._seen |= {layer: snapshot for layer, (snapshot, _) in self._looked.items()}
         for result in results:
             for layer, file in zip(result.layers, result.files, strict=False):
-                if layer in self._known:
-                    self._known[layer] |= {file.url, self._rewritten.pop(file.url, (file.url,))[0]}
+                self._known.setdefault(layer, set()).update({file.url, self._rewritten.pop(file.url, (file.url,))[0]})
 
     def _features(self, pin: Pin, results: Sequence[ShardResult]) -> tuple[list[Change], set[Key], set[Key]]:
         """Files to add, less what others have committed since the plan; the keys that stay, and those that go."""
@@ -168,18 +181,28 @@ class Committer:
             return set()
 
     def _others(self, pin: Pin, layer: str, own: set[str]) -> tuple[set[Key], set[str]]:
-        """Keys committed to a layer since the plan by anyone else, each new file read once; and its files now."""
+        """Keys committed to a layer since the plan by anyone else, each new file read once; and its files since then.
+
+        The files of snapshots that were looked at before are not listed again, or every commit would cost a little more
+        than the one before it.
+        """
         foreign = self._foreign.setdefault(layer, set())
-        if pin.snapshots[layer] == self.base.snapshots[layer]:
-            return foreign, set()
-        if layer not in self._known:
-            self._known[layer] = self._planned_on(layer)
-        live = {data_file.file_path for data_file in pin.data_files(layer)}
-        for url in live - self._known[layer] - own:
-            rows = read_file(url, ["image_id", "extractor_id", "view"], whole=False)
-            ours = rows.filter(pc.equal(rows["extractor_id"], self.extractor.extractor_id))
-            foreign.update(zip(ours["image_id"].to_pylist(), ours["view"].to_pylist(), strict=True))
-            self._known[layer].add(url)
+        if layer in self._looked:
+            return foreign, self._looked[layer][1]
+        since = self._seen.get(layer, self.base.snapshots[layer])
+        live: set[str] = set()
+        if pin.snapshots[layer] != since:
+            known = self._known.setdefault(layer, set())
+            added = pin.added_since(layer, since)
+            if added is None:  # a state that was not only added to, or whose past was vacuumed
+                added = pin.data_files(layer)
+                known |= self._planned_on(layer)
+            live = {data_file.file_path for data_file in added}
+            for url in live - known - own:
+                ours = keys_of_file(url, self.extractor.extractor_id)
+                foreign.update(zip(ours["image_id"].to_pylist(), ours["view"].to_pylist(), strict=True))
+                known.add(url)
+        self._looked[layer] = pin.snapshots[layer], live
         return foreign, live
 
     def _rewrite(self, layer: str, file: StoredFile, mine: Sequence[bool]) -> StoredFile:

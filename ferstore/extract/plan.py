@@ -10,15 +10,21 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-VIEWS = ("identity", "hflip")
+from ferstore.errors import InputError
+
 _GIB = 1 << 30
 ACTOR_MEMORY = 3 * _GIB
 """Memory planned for one CPU actor: TensorFlow, the network, two shards in the making."""
+MOST_ITEMS = 50_000_000
+"""Rows of ``images`` that one plan takes: about 500 bytes each of the driver's memory."""
+_BATCHES_TO_START = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,24 @@ class Shard:
     alone: bool = False
     failures: int = 0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sent as columns: a thousand items as objects would take a driver milliseconds each way."""
+        return _shard, (columns_of(self.items), self.layers, self.kills, self.alone, self.failures)
+
+
+def columns_of(items: Sequence[WorkItem]) -> tuple[tuple[Any, ...], ...]:
+    """Items as a tuple a field, to be sent."""
+    return tuple(zip(*((i.image_id, i.view, i.urls, i.dataset, i.item_id) for i in items), strict=True))
+
+
+def items_of(columns: tuple[tuple[Any, ...], ...]) -> tuple[WorkItem, ...]:
+    """Items from what `columns_of` made of them."""
+    return tuple(map(WorkItem, *columns)) if columns else ()
+
+
+def _shard(columns: tuple[tuple[Any, ...], ...], *rest: Any) -> Shard:
+    return Shard(items_of(columns), *rest)
+
 
 Place = tuple[int, int]
 """A group of a plan, and a row of it."""
@@ -68,14 +92,16 @@ class Plan:
     """Everything that is missing.
 
     Attributes:
-        groups: for each set of missing layers, the wanted rows (image_id, view, urls, dataset, item_id).
+        rows: what is wanted (image_id, view, urls, dataset, item_id), in pieces.
+        groups: for each set of missing layers, the numbers of their rows, ascending.
         wanted: image views selected.
         present: of those, the ones with all layers committed.
         quarantined: of those, the ones left out because they failed before.
         beyond_limit: of those, the ones left out by ``--limit``.
     """
 
-    groups: tuple[tuple[tuple[str, ...], pa.Table], ...]
+    rows: tuple[pa.RecordBatch, ...]
+    groups: tuple[tuple[tuple[str, ...], npt.NDArray[np.int64]], ...]
     wanted: int
     present: int
     quarantined: int
@@ -99,11 +125,17 @@ class Plan:
         """The shard at one of `places`."""
         group, at = place
         layers, rows = self.groups[group]
-        items = tuple(
-            WorkItem(row["image_id"], row["view"], tuple(row["urls"]), row["dataset"], row["item_id"])
-            for row in rows.slice(at, size).to_pylist()
-        )
-        return Shard(items, layers)
+        return Shard(tuple(self._items(rows[at : at + size])), layers)
+
+    def _items(self, numbers: npt.NDArray[np.int64]) -> Iterator[WorkItem]:
+        first = 0
+        for piece in self.rows:
+            low, high = np.searchsorted(numbers, (first, first + len(piece)))
+            if low < high:
+                found = piece.take(pa.array(numbers[low:high] - first))
+                image_ids, views, urls, datasets, items = (column.to_pylist() for column in found.columns)
+                yield from map(WorkItem, image_ids, views, map(tuple, urls), datasets, items)
+            first += len(piece)
 
 
 def shards_left(
@@ -139,20 +171,57 @@ def select_images(images: pa.Table, views: Sequence[str]) -> pa.Table:
 
     Args:
         images: rows of ``images`` (image_id, source_url, dataset, item_id).
-        views: which of `VIEWS`.
+        views: which of `ferstore.extract.request.VIEWS`.
 
     Returns:
         Table of image_id, view, urls (list), dataset, item_id.
+
+    Raises:
+        InputError: there are more than one plan holds.
     """
-    ordered = images.sort_by([("dataset", "ascending"), ("item_id", "ascending")])
-    distinct = ordered.group_by("image_id", use_threads=False).aggregate(
-        [("source_url", "list"), ("dataset", "first"), ("item_id", "first")]
-    )
-    named = distinct.select(["image_id", "source_url_list", "dataset_first", "item_id_first"]).rename_columns(
-        ["image_id", "urls", "dataset", "item_id"]
-    )
-    parts = [named.add_column(1, "view", pa.array([view] * len(named), pa.string())) for view in views]
+    if len(images) > MOST_ITEMS:
+        raise InputError(
+            f"{len(images):,} items in one plan",
+            allowed=f"up to {MOST_ITEMS:,}",
+            hint="extract one data set at a time: --dataset",
+        )
+    # Large strings: ten million URLs can be more than the 2 GiB that the offsets of others reach.
+    ordered = _in_source_order(images.select(["image_id", "source_url", "dataset", "item_id"]).cast(_ITEMS))
+    seen = ordered["image_id"].dictionary_encode()  # numbers digests as they are met
+    numbers = np.concatenate([np.asarray(chunk.indices) for chunk in seen.chunks] or [np.empty(0, np.int32)])
+    fresh = np.ones(len(numbers), bool)
+    fresh[1:] = numbers[1:] > np.maximum.accumulate(numbers)[:-1]
+    distinct = int(fresh.sum())
+    if distinct == len(ordered):
+        urls = pa.chunked_array(
+            [pa.LargeListArray.from_arrays(np.arange(len(c) + 1), c) for c in ordered["source_url"].chunks], _URLS
+        )
+    else:
+        together = ordered["source_url"].take(pa.array(np.argsort(numbers, kind="stable"))).combine_chunks()
+        bounds = np.concatenate([[0], np.cumsum(np.bincount(numbers, minlength=distinct))])
+        urls = pa.chunked_array([pa.LargeListArray.from_arrays(bounds, together)])
+        ordered = ordered.filter(pa.array(fresh))
+    named = ordered.select(["image_id", "dataset", "item_id"]).add_column(1, "urls", urls)
+    parts = [named.add_column(1, "view", pa.repeat(pa.scalar(view, pa.string()), len(named))) for view in views]
     return pa.concat_tables(parts)
+
+
+_ITEMS = pa.schema([(name, pa.large_string()) for name in ("image_id", "source_url", "dataset", "item_id")])
+_URLS = pa.large_list(pa.large_string())
+
+
+def _in_source_order(images: pa.Table) -> pa.Table:
+    """Sorted by data set and item, as an ingest leaves them, so that mostly there is nothing to do."""
+    before, after = images.slice(0, max(0, len(images) - 1)), images.slice(1)
+    rises = pc.or_(
+        pc.greater(after["dataset"], before["dataset"]),
+        pc.and_(pc.equal(after["dataset"], before["dataset"]), pc.greater_equal(after["item_id"], before["item_id"])),
+    )
+    return (
+        images
+        if pc.all(rises, min_count=0).as_py()
+        else images.sort_by([("dataset", "ascending"), ("item_id", "ascending")])
+    )
 
 
 def plan_missing(
@@ -182,16 +251,22 @@ def plan_missing(
     groups = []
     for mask in np.unique(missing[todo]):
         asked = tuple(layer for bit, layer in enumerate(layers) if mask >> bit & 1)
-        groups.append((asked, wanted.take(pa.array(todo[missing[todo] == mask]))))
-    return Plan(tuple(groups), len(wanted), int((~incomplete).sum()), int(held.sum()), beyond)
+        groups.append((asked, todo[missing[todo] == mask]))
+    return Plan(
+        tuple(wanted.to_batches()), tuple(groups), len(wanted), int((~incomplete).sum()), int(held.sum()), beyond
+    )
 
 
 def _among(wanted: pa.Table, keys: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Which wanted rows have a key in ``keys``; a column at a time, so that ten million rows need no Python objects."""
     found = np.zeros(len(wanted), dtype=bool)
-    for view in pc.unique(wanted["view"]):
-        mine = pc.is_in(wanted["image_id"], value_set=keys.filter(pc.equal(keys["view"], view))["image_id"])
-        found |= np.asarray(pc.and_(pc.equal(wanted["view"], view), mine))
+    for view in pc.unique(keys["view"]):
+        rows = np.flatnonzero(pc.equal(wanted["view"], view))
+        if not len(rows):
+            continue
+        asked = wanted["image_id"].slice(rows[0], len(rows))  # views follow each other
+        known = keys.filter(pc.equal(keys["view"], view))["image_id"].cast(asked.type)
+        found[rows] = np.asarray(pc.is_in(asked, value_set=known))
     return found
 
 
@@ -201,31 +276,6 @@ def shard_size(todo: int, actors: int, batch_size: int, largest: int) -> int:
     return min(
         max(batch_size, largest // batch_size * batch_size), math.ceil(even / batch_size) * batch_size or batch_size
     )
-
-
-def actor_room(nodes: Sequence[tuple[float, float]], *, cpus: int, gpus_per_actor: float) -> int:
-    """How many actors the machines hold.
-
-    Args:
-        nodes: CPUs and GPUs of each machine.
-        cpus: CPUs an actor takes.
-        gpus_per_actor: GPUs an actor takes; 0 is a CPU actor.
-    """
-    room = 0
-    for node_cpus, node_gpus in nodes:
-        by_cpu = int(node_cpus // cpus)
-        room += min(by_cpu, int(node_gpus / gpus_per_actor + 1e-9)) if gpus_per_actor else by_cpu
-    return room
-
-
-def actor_cpus(actors: int, nodes: Sequence[tuple[float, float]], *, gpus_per_actor: float) -> int:
-    """CPUs each actor takes: as many as let all of them run at once, each on one machine.
-
-    An actor that asks for more than any machine has would wait for ever.
-    """
-    most = int(max(cpus for cpus, _ in nodes))
-    fitting = (n for n in range(most, 1, -1) if actor_room(nodes, cpus=n, gpus_per_actor=gpus_per_actor) >= actors)
-    return next(fitting, 1)
 
 
 def actor_count(
@@ -249,4 +299,9 @@ def actor_count(
     if asked is not None:
         return asked
     room = int(gpus / gpus_per_actor) if gpus_per_actor else int(min(cpus, memory / ACTOR_MEMORY))
-    return max(1, min(room, math.ceil(todo / (4 * batch_size))))
+    return max(1, min(room, useful_actors(todo, batch_size)))
+
+
+def useful_actors(todo: int, batch_size: int) -> int:
+    """Actors that the work is worth, whatever machines there are; at least 1."""
+    return max(1, math.ceil(todo / (_BATCHES_TO_START * batch_size)))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from ferstore.errors import InputError
 from ferstore.extract.identity import PRECISIONS, Extractor, Precision
-from ferstore.extract.plan import VIEWS
 from ferstore.store.schema import feature_layers
 
+VIEWS = ("identity", "hflip")
 DEFAULT_LAYERS = ("pool_3", "mixed_10")
 
 
@@ -88,7 +88,7 @@ class ExtractReport:
         beyond_limit: left out by the limit.
         shards: pieces of work planned.
         nbytes: size of the features planned, before compression.
-        actors: actors used.
+        actors: it began with, or worked at one time, whichever is more.
         run_id: the run; None where there was nothing to do or it was a dry run.
         seconds: from the first shard handed out to the last commit.
     """

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ferstore.cluster import Resources, cluster
+from ferstore import cluster as clusters
+from ferstore.cluster import cluster
 from ferstore.errors import ExtractError, FerstoreError, InputError
 from ferstore.extract.committer import Committer
 from ferstore.extract.identity import Extractor
@@ -21,25 +22,27 @@ from ferstore.extract.layer import Layer
 from ferstore.extract.plan import (
     Plan,
     Shard,
-    actor_count,
-    actor_cpus,
-    actor_room,
     plan_missing,
     select_images,
     shard_size,
     shards_left,
 )
 from ferstore.extract.request import ExtractReport, ExtractRequest
+from ferstore.extract.staffing import staffing
 from ferstore.extract.watch import ExtractWatch
 from ferstore.extract.weights import Weights, resolve
 from ferstore.extract.worker import NetworkCall, ShardWorker, Target
 from ferstore.image.decode import PREPROCESSING
 from ferstore.progress import Progress, Silent
+from ferstore.resources import Resources
 from ferstore.store.pin import Pin
-from ferstore.store.rows import read_rows
+from ferstore.store.rows import read_keys, read_rows
 from ferstore.store.runs import library_versions, new_run, record_run
 from ferstore.store.store import Store
 from ferstore.watch import ALL, Recorder
+
+if TYPE_CHECKING:
+    from ferstore.extract.pool import Pool
 
 VARIANT = "keras.applications.InceptionV3"
 _LARGEST_SHARD = {"cpu": 256, "gpu": 1024}  # images: tens of seconds of work at most, tens of MiB of file
@@ -145,7 +148,7 @@ def _prepare(store: Store, request: ExtractRequest) -> _Job:
 
 def _plan(store: Store, request: ExtractRequest, pin: Pin, extractor: Extractor, wanted: pa.Table) -> Plan:
     own = pc.field("extractor_id") == extractor.extractor_id
-    done = {layer: read_rows(store, pin, layer, ["image_id", "view"], own) for layer in request.layers}
+    done = {layer: read_keys(pin, layer, extractor.extractor_id) for layer in request.layers}
     failed = read_rows(store, pin, "quarantine", ["image_id", "view"], own & (pc.field("stage") == "extract"))
     held = failed.slice(0, 0) if request.retry_quarantined else failed
     return plan_missing(wanted, done, held, limit=request.limit)
@@ -176,8 +179,8 @@ def _compute(
     from ferstore.extract.pool import Pool
 
     request, store = job.request, job.store
-    actors, cpus = _actors(job, resources)
-    size = job.shard_size(actors)
+    staff = staffing(request, resources, todo=job.plan.todo)
+    size = job.shard_size(staff.first)
     run = new_run("extract", asdict(request), dataset=request.dataset, extractor_id=job.extractor.extractor_id)
     committer = Committer(store, run, job.extractor, job.pin)
     watch = ExtractWatch(Recorder(dataset=request.dataset or ALL), job.plan.todo)
@@ -187,82 +190,65 @@ def _compute(
         extractor_id=job.extractor.extractor_id,
         run_id=run.run_id,
         request=request,
-        threads=cpus,
+        threads=staff.cpus,
     )
+
+    def wanted(held: int, withdrawn: int) -> int:
+        now = clusters.resources(may_grow=resources.may_grow)
+        return staff.wanted(now, left=watch.planned + held, withdrawn=withdrawn)
+
     pool = Pool(
         partial(_build_worker, settings, network),
         weights,
-        actors=actors,
-        cpus=cpus,
-        gpus=request.gpus_per_actor,
+        actors=staff.first,
+        cpus=staff.cpus,
+        gpus=staff.gpus,
         largest_shard=size,
+        wanted=wanted,
     )
-    done_how = {"actors": actors, "cpus_each": cpus, "shard_size": size, "versions": library_versions()}
+    done_how = {"actors": staff.first, "cpus_each": staff.cpus, "shard_size": size, "versions": library_versions()}
     record_run(store, run, "running", details=done_how)
     progress.start("extract", job.plan.todo)
-    progress.note(
-        f"{job.plan.todo} image views in {len(job.plan.places(size))} shards on {actors} actors x {cpus} CPUs"
-    )
+    shards = len(job.plan.places(size))
+    progress.note(f"{job.plan.todo} image views in {shards} shards on {staff.first} actors x {staff.cpus} CPUs")
     began = time.monotonic()
     try:
-        for result in pool.run(_shards(job.plan, size, committer, watch)):
-            watch.finished(result)
-            committer.add(result)
-            progress.advance(len(result.done) + len(result.failures))
-        committer.flush()
+        _work(pool, job.plan, size, committer, watch, progress)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
         state, reason = ("stopped", "stopped") if stopped else ("failed", str(error) or type(error).__name__)
         with contextlib.suppress(FerstoreError, OSError):  # the first error is the one to tell
             committer.flush()  # what is finished is kept
-            record_run(store, run, state, committer.counts.asdict(), reason, details=done_how)
+            told = {**done_how, **_places(pool)}
+            record_run(store, run, state, committer.counts.asdict(), reason, details=told)
         raise
     finally:
         watch.end()
     seconds = time.monotonic() - began
     report = job.report(
         **committer.counts.asdict(),
-        shards=len(job.plan.places(size)),
-        actors=actors,
+        shards=shards,
+        actors=max(staff.first, pool.most),
         run_id=run.run_id,
         seconds=seconds,
     )
-    record_run(store, run, "done", committer.counts.asdict(), details=done_how)
+    record_run(store, run, "done", committer.counts.asdict(), details={**done_how, **_places(pool)})
     _check_account(job, report)
     return report
 
 
-def _actors(job: _Job, resources: Resources) -> tuple[int, int]:
-    """How many actors, and the CPUs each takes.
+def _work(pool: Pool, plan: Plan, size: int, committer: Committer, watch: ExtractWatch, progress: Progress) -> None:
+    """Hand out shards, take what comes back, and commit it."""
+    for result in pool.run(_shards(plan, size, committer, watch)):
+        watch.finished(result)
+        committer.add(result)
+        progress.advance(len(result.done) + len(result.failures))
+    committer.flush()
 
-    Raises:
-        InputError: the cluster does not have what was asked for.
-    """
-    request = job.request
-    if request.gpus_per_actor > resources.gpus:
-        raise InputError(
-            f"{request.gpus_per_actor:g} GPUs an actor on a cluster with {resources.gpus:g}",
-            hint="leave out --gpus-per-actor to run on CPUs, or give --address of a cluster with GPUs",
-        )
-    actors = actor_count(
-        request.actors,
-        todo=job.plan.todo,
-        batch_size=request.batch_size,
-        cpus=resources.cpus,
-        gpus=resources.gpus,
-        gpus_per_actor=request.gpus_per_actor,
-        memory=resources.memory,
-    )
-    room = actor_room(resources.nodes, cpus=1, gpus_per_actor=request.gpus_per_actor)
-    if request.actors is None:
-        actors = min(actors, max(1, room))
-    if actors > room:
-        raise InputError(
-            f"{actors} actors on a cluster with {resources.cpus:g} CPUs and {resources.gpus:g} GPUs",
-            allowed=f"at most {room}",
-            hint="or give --actors auto",
-        )
-    return actors, actor_cpus(actors, resources.nodes, gpus_per_actor=request.gpus_per_actor)
+
+def _places(pool: Pool) -> dict[str, Any]:
+    """For the record: what each machine had and did, by Ray's id of it."""
+    return {"nodes": {node: dict(counts) for node, counts in pool.places.items()}}
 
 
 def _shards(plan: Plan, size: int, committer: Committer, watch: ExtractWatch) -> Iterator[Shard]:

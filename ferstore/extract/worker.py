@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ import pyarrow as pa
 
 from ferstore.background import step_back
 from ferstore.errors import FerstoreError, FetchError
-from ferstore.extract.plan import Shard, WorkItem
+from ferstore.extract.plan import Shard, WorkItem, columns_of, items_of
 from ferstore.image.decode import pixels
 from ferstore.image.fetch import Fetcher
 from ferstore.store.files import StoredFile, write_data_file
@@ -67,6 +68,16 @@ class ShardResult:
     failures: tuple[Failure, ...]
     seconds: float
     waited: float = 0.0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sent as columns, as a shard is."""
+        return _result, (self.layers, self.files, columns_of(self.done), self.failures, self.seconds, self.waited)
+
+
+def _result(
+    layers: tuple[str, ...], files: tuple[StoredFile, ...], done: tuple[tuple[Any, ...], ...], *rest: Any
+) -> ShardResult:
+    return ShardResult(layers, files, items_of(done), *rest)
 
 
 class ShardWorker:

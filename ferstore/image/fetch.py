@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
 
+from ferstore.driver_errors import passes
 from ferstore.errors import FerstoreError, FetchError, SourceError
 from ferstore.image import web
 from ferstore.image.archive import Archive, open_archive
@@ -293,4 +294,6 @@ def _may_pass(error: Exception) -> bool:
     status = getattr(error, "status", None)  # aiohttp's answer errors are no OSErrors
     if isinstance(status, int):
         return status == 429 or status >= 500
-    return isinstance(error, OSError) and not isinstance(error, _PERMANENT) and error.errno not in _REFUSED
+    if isinstance(error, OSError):
+        return not isinstance(error, _PERMANENT) and error.errno not in _REFUSED
+    return passes(error)

@@ -1,4 +1,4 @@
-"""The reading end of a query that runs in a process of its own. See `ferstore.query.worker`."""
+"""The reading end of queries that run in a process of their own. See `ferstore.query.worker`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import subprocess
 import sys
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import pyarrow as pa
 
@@ -26,20 +27,21 @@ _CODE = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from ferstore.
 _START_SECONDS = 120.0  # for its imports, on a machine that is busy
 _END_SECONDS = 30  # for a process that has said all it had to say
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL")
-_ahead: list[_Process] = []
+_ahead: list[Process] = []
 
 
 def start_ahead() -> None:
     """Start the process of the next query on a local store now, so that its imports overlap with what comes before."""
     if not _ahead:
-        _ahead.append(_Process(None))
+        _ahead.append(Process(None))
 
 
-class _Process:
-    """A process for one query, which ends when nobody holds this any more."""
+class Process:
+    """A process for queries, one at a time, which ends when nobody holds this any more."""
 
     def __init__(self, protocol: str | None) -> None:
         self.popen = _start(protocol)
+        self.ready = False
         pipes = self.popen.stdin, self.popen.stdout, self.popen.stderr
         if pipes[0] is None or pipes[1] is None or pipes[2] is None:
             raise ValueError("a process without pipes")
@@ -47,12 +49,12 @@ class _Process:
         self.end = weakref.finalize(self, _end, self.popen, [self.tasks, self.rows, self.said])
 
     @staticmethod
-    def take(protocol: str | None) -> _Process:
+    def take(protocol: str | None) -> Process:
         """The one that was started ahead, else a new one."""
         while _ahead and protocol is None:
             if (ready := _ahead.pop()).popen.poll() is None:
                 return ready
-        return _Process(protocol)
+        return Process(protocol)
 
 
 def _end(popen: subprocess.Popen[bytes], pipes: list[IO[bytes]]) -> None:
@@ -83,13 +85,23 @@ class Remote:
     Args:
         limits: what it may use.
         protocol: of the store's URL where it is not local.
+        process: one that served a query with the same limits; a new one otherwise.
+        keep: takes the process when all rows are read, for the next query; without it, it ends then.
     """
 
-    def __init__(self, limits: Limits, protocol: str | None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        protocol: str | None,
+        process: Process | None = None,
+        keep: Callable[[Process], None] | None = None,
+    ) -> None:
         self._limits = limits
         self._protocol = protocol
         self._left: float | None = _START_SECONDS
-        self._process = _Process.take(protocol)
+        self._process = process or Process.take(protocol)
+        self._keep = keep
+        self._done = False
 
     def begin(self, job: Job) -> tuple[list[str], list[str]]:
         """Send the query; returns its columns' names and types.
@@ -105,7 +117,8 @@ class Remote:
         except BrokenPipeError:
             self._check_end()
         self._pipe = io.BufferedReader(_Pipe(self), 1 << 20)
-        self._pipe.readline()  # it is ready
+        if not self._process.ready:
+            self._process.ready = self._pipe.readline() == b"\n"
         self._left = self._limits.seconds
         header = self._pipe.readline()
         if not header.endswith(b"\n"):
@@ -119,7 +132,6 @@ class Remote:
             stream = pa.ipc.open_stream(self._pipe)
         except (pa.ArrowException, OSError):
             self._check_end()
-            raise
         return pa.RecordBatchReader.from_batches(stream.schema, self._batches(stream))
 
     def _batches(self, stream: pa.RecordBatchReader) -> Any:
@@ -127,12 +139,22 @@ class Remote:
             try:
                 batch = stream.read_next_batch()
             except StopIteration:  # also where the stream was cut at the border of a batch
-                self._check_end()
+                self._finish()
                 return
             except (pa.ArrowException, OSError):  # cut within a batch
                 self._check_end()
-                raise
             yield batch
+
+    def _finish(self) -> None:
+        """All rows are read: let the next query have the process, or end it."""
+        said = self._pipe.readline()
+        if not said.endswith(b"\n"):
+            self._check_end()
+        self._done = True
+        if self._keep and json.loads(said)["again"]:
+            self._keep(self._process)
+        else:
+            self._process.end()
 
     def wait(self) -> None:
         """Until there is something to read.
@@ -155,16 +177,14 @@ class Remote:
         """Up to so many bytes."""
         return os.read(self._process.rows.fileno(), size)
 
-    def _check_end(self) -> None:
-        """Raise what ended the process, unless all is well."""
+    def _check_end(self) -> NoReturn:
+        """Raise what ended the process."""
         try:
             code = self._process.popen.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:  # it goes on writing what nobody understands
             self.close()
             raise QueryError("the query's process did not end", hint="run it again") from None
         said = self._process.said.read()
-        if not code:
-            return
         try:
             error = json.loads(said.splitlines()[-1])
             kind = _ERRORS[error.pop("error")]
@@ -176,8 +196,9 @@ class Remote:
         raise kind(**error)
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
-        self._process.end()
+        """End the process, whatever it is doing; not that of a query whose rows are all read."""
+        if not self._done:
+            self._process.end()
 
 
 class _Pipe(io.RawIOBase):

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ferstore.errors import QueryError
 from ferstore.query.engine import Job, TableFiles, start, told
-from ferstore.query.isolated import Remote
+from ferstore.query.isolated import Process, Remote
 from ferstore.query.limits import Limits
 from ferstore.query.statement import asks_for_tables, words_of
 from ferstore.store.files import filesystem, local_path
@@ -48,19 +48,22 @@ class Session:
     """Runs queries over a pin. Every query gets a new connection with only the tables it can name.
 
     A connection is locked before the query runs: its own data files are the only paths it may open, and no setting,
-    extension, secret or Python variable is within its reach.
+    extension, secret or Python variable is within its reach. Where it keeps its process, use it in a ``with``.
 
     Args:
         store: the store.
         pin: the state to read; what is committed later is not seen.
         limits: what each query may use, in a process of its own that the system bounds. None is for ferstore's own
             queries: they run in this process, with what DuckDB takes.
+        keep: whether a process whose query was read to its end serves the next one, which then starts in milliseconds.
     """
 
-    def __init__(self, store: Store, pin: Pin, limits: Limits | None = None) -> None:
+    def __init__(self, store: Store, pin: Pin, limits: Limits | None = None, *, keep: bool = False) -> None:
         self._store = store
         self._pin = pin
         self._limits = limits
+        self._keep = keep
+        self._kept: list[Process] = []
         self._files: dict[str, list[str]] = {}
 
     @property
@@ -78,12 +81,32 @@ class Session:
         protocol = None if local_path(self._store.url) is not None else urlparse(self._store.url).scheme
         if self._limits is None or protocol == "memory":  # what only this process's memory holds, no other can read
             return _Here(self._job(query), filesystem(self._store.url) if protocol else None, self._limits)
-        remote = Remote(self._limits, protocol)  # its imports overlap with the planning of files
+        # A new one's imports overlap with the planning of files.
+        remote = Remote(self._limits, protocol, self._take(), self._kept.append if self._keep else None)
         try:
             return _Isolated(remote, remote.begin(self._job(query)), self._limits)
         except BaseException:
             remote.close()
             raise
+
+    def _take(self) -> Process | None:
+        """A kept process, if it is still there; of those that served queries side by side one is enough."""
+        alive = [process for process in self._kept if process.popen.poll() is None]
+        self._kept.clear()
+        for process in alive[1:]:
+            process.end()
+        return alive[0] if alive else None
+
+    def close(self) -> None:
+        """End the process that was kept for the next query."""
+        if process := self._take():
+            process.end()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
 
     def tables_named(self, query: str) -> frozenset[str]:
         """Tables a query can name, through views too."""

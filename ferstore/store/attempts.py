@@ -10,7 +10,7 @@ from itertools import count
 from pyiceberg.exceptions import CommitFailedException
 
 from ferstore.errors import ConflictError
-from ferstore.store.reach import passes, pause, unavailable
+from ferstore.store.reach import passes, pause, unavailable, was_tried
 
 _ATTEMPTS = 40
 _PATIENCE = 600.0  # seconds; many writers on a slow machine can be quicker than one of them forty times in a row
@@ -75,7 +75,7 @@ class Attempts:
         except CommitFailedException:
             return
         except Exception as error:
-            if not passes(error):
+            if was_tried(error) or not passes(error):  # a file before the catalog was asked: nothing landed
                 raise
             self._problem, self.was_unsure = error, True
         else:

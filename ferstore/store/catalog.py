@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlparse
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
-from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.exceptions import CommitFailedException, NoSuchNamespaceError, RESTError
 from pyiceberg.table import Table, Transaction
+from pyiceberg.table.metadata import TableMetadata, TableMetadataV2
 from pyiceberg.table.update import AssertTableUUID
 from sqlalchemy import URL, event, select, update
 from sqlalchemy.engine import ExceptionContext
@@ -25,9 +27,30 @@ from ferstore.errors import StoreError
 from ferstore.store.files import local_path
 from ferstore.store.reach import patiently
 
+if TYPE_CHECKING:
+    from ferstore.store.rest import TogetherRestCatalog
+
 NAMESPACE = "ferstore"
 _LOADS = 3
 _SQLITE_WAIT = 60  # seconds a writer waits for another one's database transaction, which takes milliseconds
+
+
+class _Metadata(TableMetadataV2):
+    """Metadata of a table whose past is shared and never changed.
+
+    PyIceberg (0.12) makes a deep copy of it, all snapshots of the past included, each of the forty times that a commit
+    looks at it, and replaces what it changes in it by new lists: the thousandth commit took ten times the first.
+    """
+
+    def __deepcopy__(self, memo: dict[int, object] | None = None) -> _Metadata:
+        return self.model_copy()
+
+    @classmethod
+    def of(cls, metadata: TableMetadata) -> TableMetadata:
+        """The same metadata, if it is of the format that stores have."""
+        if type(metadata) is not TableMetadataV2:
+            return metadata
+        return cls.model_construct(metadata.model_fields_set, **dict(metadata))
 
 
 class TransactionalCatalog(SqlCatalog):
@@ -35,10 +58,13 @@ class TransactionalCatalog(SqlCatalog):
 
     It uses the steps of ``SqlCatalog.commit_table`` of pyiceberg 0.12 (stage, write metadata, compare and swap), the
     last of them for all tables at once; the version is bounded in ``pyproject.toml`` for that.
+
+    A metadata file never changes, so each table's newest is read and parsed once.
     """
 
     def __init__(self, name: str, **properties: str) -> None:
         super().__init__(name, **properties)
+        self._read: dict[str, Table] = {}
         event.listen(self.engine, "handle_error", _give_up_connection)
 
     def load_all(self) -> dict[str, Table]:
@@ -58,6 +84,19 @@ class TransactionalCatalog(SqlCatalog):
                 if attempt == _LOADS - 1:
                     raise
         raise AssertionError("not reached")
+
+    def forget(self) -> None:
+        """Read all metadata again."""
+        self._read.clear()
+
+    def _convert_orm_to_iceberg(self, orm_table: IcebergTables) -> Table:
+        name, location = str(orm_table.table_name), str(orm_table.metadata_location)
+        read = self._read.get(name)
+        if read is None or read.metadata_location != location:
+            read = super()._convert_orm_to_iceberg(orm_table)
+            read.metadata = _Metadata.of(read.metadata)
+            self._read[name] = read
+        return Table(read.name(), read.metadata, location, read.io, self)
 
     def commit_all(self, transactions: Sequence[Transaction], *, exact: bool = False) -> None:
         """Commit the transactions of several tables, all or none.
@@ -110,7 +149,8 @@ class TransactionalCatalog(SqlCatalog):
                 with contextlib.suppress(Exception):  # left over; the conflict is what to tell
                     after.io.delete(after.metadata_location)
             raise
-        for _, current, after in staged:
+        for name, current, after in staged:
+            self._read[name] = Table(current.name(), after.metadata, after.metadata_location, after.io, self)
             with contextlib.suppress(Exception):  # it is committed, whatever becomes of files that nobody needs
                 self._delete_old_metadata(after.io, current.metadata, after.metadata)
 
@@ -145,12 +185,12 @@ def open_catalog(uri: str | None, root: str) -> Catalog:
             )
         # A path may hold ? and %, which mean something in a URI.
         uri = URL.create("sqlite", database=str(path / "catalog.db")).render_as_string()
-    scheme = urlparse(uri).scheme
+    scheme, address = urlparse(uri).scheme, uri
     try:
         if scheme in ("http", "https"):
-            from pyiceberg.catalog.rest import RestCatalog
+            from ferstore.store.rest import open_rest
 
-            return RestCatalog("ferstore", uri=uri, **common)
+            return patiently(lambda: open_rest(address, **common))
         if scheme.partition("+")[0] not in ("sqlite", "postgresql"):
             raise StoreError(
                 f"catalog with scheme {scheme!r}", allowed="sqlite:///path, postgresql://host/db, http(s)://host (REST)"
@@ -160,7 +200,7 @@ def open_catalog(uri: str | None, root: str) -> Catalog:
         elif scheme == "postgresql":
             uri = "postgresql+psycopg2" + uri.removeprefix("postgresql")
         return patiently(lambda: TransactionalCatalog("ferstore", uri=uri, **common))
-    except (SQLAlchemyError, OSError, ImportError) as error:
+    except (SQLAlchemyError, RESTError, OSError, ImportError) as error:
         # The driver's message may quote the URI with its password; only its type is shown.
         raise StoreError(
             f"cannot open the {scheme} catalog of the store {root} ({type(error).__name__})",
@@ -172,13 +212,22 @@ def load_tables(catalog: Catalog) -> dict[str, Table]:
     """Every table by name, from one instant where the catalog can do that."""
     if isinstance(catalog, TransactionalCatalog):
         return patiently(catalog.load_all)
-    return patiently(
-        lambda: {identifier[-1]: catalog.load_table(identifier) for identifier in catalog.list_tables(NAMESPACE)}
-    )
+    try:
+        return patiently(
+            lambda: {identifier[-1]: catalog.load_table(identifier) for identifier in catalog.list_tables(NAMESPACE)}
+        )
+    except NoSuchNamespaceError:
+        return {}
+
+
+def forget(catalog: Catalog) -> None:
+    """Read every table's metadata again, also what was read before."""
+    if isinstance(catalog, TransactionalCatalog):
+        catalog.forget()
 
 
 def commit_transactions(catalog: Catalog, transactions: Sequence[Transaction], *, exact: bool = False) -> None:
-    """Commit several tables' transactions: at once in a SQL catalog, one after another in a REST one.
+    """Commit several tables' transactions: at once, or one after another in a REST catalog that cannot do that.
 
     Args:
         catalog: of the store.
@@ -187,8 +236,8 @@ def commit_transactions(catalog: Catalog, transactions: Sequence[Transaction], *
 
     Raises:
         StoreError: ``exact`` with a REST catalog.
-        CommitFailedException: a table moved on. With a REST catalog those before it have been committed; every caller
-            plans again from what landed, so the rest follows.
+        CommitFailedException: a table moved on. Where they are committed one after another, those before it have been;
+            every caller plans again from what landed, so the rest follows.
     """
     if isinstance(catalog, TransactionalCatalog):
         catalog.commit_all(transactions, exact=exact)
@@ -199,8 +248,7 @@ def commit_transactions(catalog: Catalog, transactions: Sequence[Transaction], *
             allowed="a SQLite or PostgreSQL catalog",
             hint="expire snapshots with the catalog's own tools",
         )
-    for transaction in transactions:
-        transaction.commit_transaction()
+    cast("TogetherRestCatalog", catalog).commit_all(transactions)
 
 
 def default_catalog_uri() -> str | None:

@@ -10,15 +10,20 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.io.pyarrow import parquet_file_to_data_file
-from pyiceberg.manifest import DataFile
+from pyiceberg.io.pyarrow import (
+    compute_statistics_plan,
+    data_file_statistics_from_parquet_metadata,
+    parquet_path_to_id_mapping,
+)
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.table import Table
 from pyiceberg.table.update.snapshot import ManageSnapshots
+from pyiceberg.typedef import Record
 
 from ferstore.errors import ConflictError, CorruptionError, SchemaError
 from ferstore.store.attempts import Attempts
@@ -29,6 +34,8 @@ from ferstore.store.properties import ERASURES
 from ferstore.store.reach import patiently, reaching
 from ferstore.store.schema import TableSchema
 from ferstore.store.store import Store
+
+_READERS = 8  # footers that are read at once, each a request or two to an object store
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +134,7 @@ def _commit(
         **{f"ferstore.{key}": value for key, value in summary.items()},
     }
     # All files are checked before the first manifest is written.
-    added = [
-        [describe_file(pin.tables[change.table], store.schemas[change.table], file) for file in change.add]
-        for change in changes
-    ]
+    added = [describe_files(pin.tables[change.table], store.schemas[change.table], change.add) for change in changes]
     transactions = {}
     for change, data_files in zip(changes, added, strict=True):
         table = pin.tables[change.table]
@@ -151,32 +155,58 @@ def _commit(
     commit_transactions(store.catalog, list(transactions.values()))
 
 
-def describe_file(table: Table, schema: TableSchema, file: StoredFile) -> DataFile:
-    """Check a file against its table and describe it for the manifest.
+def describe_files(table: Table, schema: TableSchema, files: Sequence[StoredFile]) -> list[DataFile]:
+    """Check files against their table and describe them for the manifest, from their footers, a few at once.
 
     Raises:
-        SchemaError: its columns, types or nullability differ from the declared ones.
-        ConflictError: it is gone.
+        SchemaError: columns, types or nullability of one differ from the declared ones.
+        ConflictError: one is gone.
     """
+    if not files:
+        return []
+    measured = compute_statistics_plan(table.schema(), table.metadata.properties)
+    numbered = parquet_path_to_id_mapping(table.schema())
+    found = []
+    with ThreadPoolExecutor(min(len(files), _READERS)) as threads:
+        for file, footer in zip(files, threads.map(_footer, [file.url for file in files]), strict=True):
+            columns = footer.schema.to_arrow_schema().remove_metadata()
+            if not columns.equals(schema.arrow()):
+                raise SchemaError(
+                    f"{file.url} does not conform to table {schema.name!r}: it has {_columns(columns)}",
+                    allowed=_columns(schema.arrow()),
+                    hint="nothing was committed; this is a fault in the writer",
+                )
+            figures = data_file_statistics_from_parquet_metadata(footer, measured, numbered)
+            # As pyiceberg.io.pyarrow.parquet_file_to_data_file, which reads the footer once more.
+            found.append(
+                DataFile.from_args(
+                    content=DataFileContent.DATA,
+                    file_path=file.url,
+                    file_format=FileFormat.PARQUET,
+                    partition=Record(),
+                    file_size_in_bytes=file.nbytes,
+                    sort_order_id=None,
+                    spec_id=table.metadata.default_spec_id,
+                    equality_ids=None,
+                    key_metadata=None,
+                    **figures.to_serialized_dict(),
+                )
+            )
+    return found
+
+
+def _footer(url: str) -> pq.FileMetaData:
+    def read() -> pq.FileMetaData:
+        with filesystem(url).open(url, "rb") as stream:
+            return pq.read_metadata(stream)
+
     try:
-        found = patiently(lambda: _schema(file.url))
+        return patiently(read)
     except FileNotFoundError as error:
         raise ConflictError(
-            f"{file.url} is gone: it was taken for the leftover of a dead job",
+            f"{url} is gone: it was taken for the leftover of a dead job",
             hint="run the same command again, and give vacuum a longer --grace",
         ) from error
-    if not found.equals(schema.arrow()):
-        raise SchemaError(
-            f"{file.url} does not conform to table {schema.name!r}: it has {_columns(found)}",
-            allowed=_columns(schema.arrow()),
-            hint="nothing was committed; this is a fault in the writer",
-        )
-    return patiently(lambda: parquet_file_to_data_file(table.io, table.metadata, file.url))
-
-
-def _schema(url: str) -> pa.Schema:
-    with filesystem(url).open(url, "rb") as stream:
-        return pq.read_schema(stream).remove_metadata()
 
 
 def _columns(schema: object) -> str:

@@ -14,7 +14,7 @@ from pyiceberg.table.update.snapshot import ExpireSnapshots, ManageSnapshots
 
 from ferstore.errors import InputError
 from ferstore.store.catalog import commit_transactions
-from ferstore.store.commit import describe_file
+from ferstore.store.commit import describe_files
 from ferstore.store.files import StoredFile
 from ferstore.store.pin import Pin
 from ferstore.store.properties import ERASURES, HISTORY_GAP
@@ -115,7 +115,7 @@ def _rewrite_refs(
                 producer.delete_data_file(old)
                 if (new := cleaned[url]) is not None:
                     if url not in described:
-                        described[url] = describe_file(table, store.schemas[name], new)
+                        [described[url]] = describe_files(table, store.schemas[name], [new])
                     producer.append_data_file(described[url])
         made[target.snapshot_id] = transaction.table_metadata.refs[branch].snapshot_id
         if ref != MAIN_BRANCH:

@@ -27,6 +27,7 @@ import fsspec
 from pyiceberg.io import InputStream, OutputStream
 from pyiceberg.io.fsspec import FsspecFileIO, FsspecInputFile, FsspecOutputFile
 
+from ferstore.driver_errors import is_taken
 from ferstore.errors import StoreError
 from ferstore.image.location import redact
 from ferstore.store.reach import patiently, reaching
@@ -91,6 +92,13 @@ def filesystem(url: str) -> fsspec.AbstractFileSystem:
         ) from error
     # Other processes write too: a remembered listing would deny files that are there.
     found.dircache.use_listings_cache = False
+    if protocol in ("s3", "s3a"):
+        # Each of s3fs's tries is five of botocore's, and each of ours (`patiently`) is all of those: with its own five
+        # a store that is down would be asked 125 times. The second is for a body that breaks off: botocore leaves it.
+        found.retries = 2
+        # With more, it asks for the size of every file before reading it whole: twice the requests for each state that
+        # is read, and metadata is small. Parts of a large file are then written one after another.
+        found.max_concurrency = 1
     return found
 
 
@@ -98,7 +106,9 @@ def write_file(url: str, data: bytes, *, exclusive: bool = False) -> None:
     """Write a whole file so that a reader, or a crash, sees all of it or nothing.
 
     Local files go to a temporary name, are flushed to disk, and take their name in one step; object stores do the
-    same by nature.
+    same by nature. Their drivers write large objects in parts (s3fs from 100 MiB, gcsfs from 50, adlfs from 64), which
+    are an object only when all are there; parts of a process that was killed are seen by nobody, and a bucket's rule
+    for incomplete uploads removes them.
 
     Args:
         url: where to.
@@ -134,20 +144,23 @@ def write_file(url: str, data: bytes, *, exclusive: bool = False) -> None:
 
 
 def _create(url: str, data: bytes) -> None:
-    """Make an object that must not be there; one with the same bytes is an earlier try whose reply was lost."""
+    """Make an object that must not be there; one with the same bytes is an earlier try whose reply was lost.
+
+    The server decides, or nobody: `ferstore.store.exclusive` asks it at ``init``. Looking first would not help two
+    writers at once, and would hide a store that cannot decide.
+    """
     fs = filesystem(url)
     try:
-        # s3fs and gcsfs make this conditional on the server; others check first.
-        if fs.exists(url):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), url)
         fs.pipe_file(url, data, mode="create")
-    except FileExistsError as error:
+    except Exception as error:
+        if not is_taken(error):
+            raise
         try:
             there = fs.cat_file(url)
         except FileNotFoundError:  # a 409 for a request that met another one
             raise TimeoutError(errno.ETIMEDOUT, "refused, and not there", url) from error
         if there != data:
-            raise
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), url) from error
 
 
 def _link(partial: Path, path: Path) -> None:
@@ -275,7 +288,6 @@ class StoreFileIO(FsspecFileIO):
     def new_output(self, location: str) -> _DurableOutputFile:
         return _DurableOutputFile(location, self._get_fs_from_uri(urlparse(location), location))
 
-    def _get_fs(self, scheme: str, hostname: str | None = None) -> fsspec.AbstractFileSystem:
-        if scheme in self._scheme_to_fs:
-            return super()._get_fs(scheme, hostname)
+    def _get_fs(self, scheme: str, hostname: str | None = None) -> fsspec.AbstractFileSystem:  # noqa: ARG002  theirs
+        # One way to every store, with fsspec's configuration: PyIceberg makes some protocols' drivers with its own.
         return filesystem(f"{scheme}://")

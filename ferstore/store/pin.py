@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pyiceberg.exceptions import RESTError
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.table.refs import SnapshotRefType
-from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.snapshots import Operation, Snapshot
 from sqlalchemy.exc import SQLAlchemyError
 
 from ferstore.errors import CorruptionError, FerstoreError, InputError, StoreError
@@ -30,7 +31,7 @@ def readable_metadata(what: str) -> Iterator[None]:
         yield
     except (FerstoreError, SQLAlchemyError):
         raise
-    except OSError as error:
+    except (OSError, RESTError) as error:
         if not isinstance(error, FileNotFoundError):
             raise unavailable(what, error) from error
         raise _lost(what, error) from error
@@ -137,6 +138,30 @@ class Pin:
                 hint="rewrite its data files with the engine that made them (Spark: rewrite_data_files)",
             )
         return [task.file for task in tasks]
+
+    def added_since(self, table: str, since: int | None) -> list[DataFile] | None:
+        """Data files that were added after an older snapshot; None where that is not all that was done, or not known.
+
+        Its cost is that of the snapshots in between, however many files there are.
+
+        Raises:
+            CorruptionError: a manifest is missing or damaged.
+        """
+        found = self.tables[table]
+        snapshot_id = self.snapshots[table]
+        if since is None or snapshot_id is None:
+            return None
+        at: int | None = snapshot_id
+        while at != since:
+            snapshot = found.metadata.snapshot_by_id(at) if at is not None else None
+            if snapshot is None or snapshot.summary is None or snapshot.summary.operation != Operation.APPEND:
+                return None
+            at = snapshot.parent_snapshot_id
+        if since == snapshot_id:
+            return []
+        with readable_metadata(f"table {table!r}"):
+            scan = found.incremental_append_scan(from_snapshot_id_exclusive=since, to_snapshot_id_inclusive=snapshot_id)
+            return [task.file for task in scan.plan_files()]
 
 
 def _commit_of(snapshot: Snapshot) -> str:

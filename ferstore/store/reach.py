@@ -6,44 +6,41 @@ the file system or the database says, such as a full disk, is for the user to re
 
 from __future__ import annotations
 
-import errno
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from pyiceberg.exceptions import CommitStateUnknownException
+from pyiceberg.exceptions import (
+    CommitStateUnknownException,
+    RESTError,
+    ServerError,
+    ServiceUnavailableError,
+    TooManyRequestsError,
+)
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
+from ferstore import driver_errors
+from ferstore.driver_errors import as_os_error
 from ferstore.errors import CorruptionError, UnavailableError
 
 _T = TypeVar("_T")
 
 _TRIES = 5
+_TRIED = "_ferstore_tried"  # marks an error that was tried: five times of five times would be minutes
 _FIRST_WAIT = 0.1  # seconds; doubled at each try, with full jitter
-_PASSING = frozenset(
-    {
-        *(errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ETIMEDOUT),  # s3fs makes EBUSY of a 503
-        *(errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.EPIPE, errno.ENETUNREACH, errno.EHOSTUNREACH),
-    }
-)
-_PASSING_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
 
 def passes(error: BaseException) -> bool:
     """Whether the same call may be answered a moment later. What it did may still have happened."""
-    if isinstance(error, TimeoutError | ConnectionError | OperationalError | InterfaceError):
+    if isinstance(error, OperationalError | InterfaceError | CommitStateUnknownException):
         return True
-    if isinstance(error, CommitStateUnknownException):
+    if isinstance(error, ServiceUnavailableError | TooManyRequestsError | ServerError):  # of a REST catalog
         return True
     if isinstance(error, DBAPIError):
         return error.connection_invalidated
-    if isinstance(error, OSError) and error.errno in _PASSING:
-        return True
-    # gcsfs, adlfs and aiohttp have errors of their own, with the status of the answer.
-    status = getattr(error, "status", None) or getattr(error, "status_code", None) or getattr(error, "code", None)
-    return isinstance(status, int) and status in _PASSING_STATUS
+    return driver_errors.passes(error)
 
 
 def pause(attempt: int, first: float = _FIRST_WAIT, longest: float = 2.0) -> None:
@@ -52,15 +49,24 @@ def pause(attempt: int, first: float = _FIRST_WAIT, longest: float = 2.0) -> Non
 
 
 def patiently(work: Callable[[], _T]) -> _T:
-    """Do what may be done twice, again while its error passes."""
-    for attempt in range(_TRIES - 1):
+    """Do what may be done twice, again while its error passes; one of a storage driver's own becomes an OSError."""
+    for attempt in range(_TRIES):
         try:
             return work()
         except Exception as error:
-            if not passes(error):
-                raise
+            if attempt == _TRIES - 1 or not passes(error) or was_tried(error):
+                told = as_os_error(error)
+                setattr(told, _TRIED, True)
+                if told is error:
+                    raise
+                raise told from error
         pause(attempt)
-    return work()
+    raise AssertionError("not reached")
+
+
+def was_tried(error: BaseException) -> bool:
+    """Whether `patiently` has given up on it: whoever called that need not."""
+    return bool(getattr(error, _TRIED, False))
 
 
 @contextmanager
@@ -77,13 +83,19 @@ def reaching(what: str) -> Iterator[None]:
         raise CorruptionError(
             f"{what}: {error.filename or error} is missing", hint="restore the store's folder from a backup"
         ) from error
-    except (OSError, SQLAlchemyError, CommitStateUnknownException) as error:
+    except (OSError, SQLAlchemyError, RESTError) as error:
         raise unavailable(what, error) from error
+    except Exception as error:
+        if (told := as_os_error(error)) is error:
+            raise
+        raise unavailable(what, told) from error
 
 
 def unavailable(what: str, error: BaseException) -> UnavailableError:
     """The error to tell. A driver's own message may quote a URI with its password; only its type is shown."""
-    if isinstance(error, SQLAlchemyError):
+    if isinstance(error, RESTError):
+        reason = f"its catalog answers {type(error).__name__}: {str(error)[:200]}"
+    elif isinstance(error, SQLAlchemyError):
         reason = f"its catalog does not answer ({type(error).__name__})"
     else:
         reason = str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +21,8 @@ from ferstore.store.store import Store
 from ferstore.store.writer import encode
 
 _ROWS_A_FILE = 500_000
+_READERS = 8  # files that are read at once where only their keys are
+_KEYS = pa.schema([("image_id", pa.string()), ("view", pa.string())])
 
 
 def read_rows(
@@ -34,6 +39,37 @@ def read_rows(
     whole = store.schemas[table].value is None
     parts = [read_file(data_file.file_path, columns, where, whole=whole) for data_file in pin.data_files(table)]
     return pa.concat_tables([part.cast(wanted) for part in parts]) if parts else wanted.empty_table()
+
+
+def read_keys(pin: Pin, table: str, extractor_id: str) -> pa.Table:
+    """Keys (image_id, view) that an extractor has in a table of features; nothing else is read, by page checksums.
+
+    Raises:
+        CorruptionError: a file is missing or damaged.
+    """
+    urls = [data_file.file_path for data_file in pin.data_files(table)]
+    with ThreadPoolExecutor(_READERS) as threads:
+        parts = list(threads.map(partial(keys_of_file, extractor_id=extractor_id), urls))
+    return pa.concat_tables(parts) if parts else _KEYS.empty_table()
+
+
+def keys_of_file(url: str, extractor_id: str) -> pa.Table:
+    """Keys (image_id, view) that an extractor has in one data file of features; errors as in `read_file`."""
+
+    def read(source: Any) -> pa.Table:
+        # Without the scanner of pq.read_table, which takes most of the time of a small file.
+        file = pq.ParquetFile(source, page_checksum_verification=True)
+        rows = file.read(columns=["image_id", "view", "extractor_id"], use_threads=False)
+        return rows.filter(pc.equal(rows["extractor_id"], extractor_id)).select(["image_id", "view"]).cast(_KEYS)
+
+    def in_place() -> pa.Table:
+        if (path := local_path(url)) is not None:
+            return read(str(path))
+        with filesystem(url).open(url, "rb") as stream:
+            return read(stream)
+
+    with _readable(url):
+        return patiently(in_place)
 
 
 def read_file(
@@ -62,9 +98,16 @@ def read_file(
         with filesystem(url).open(url, "rb") as stream:
             return read(stream)
 
+    with _readable(url):
+        return read(pa.BufferReader(read_checked(url))) if whole else patiently(in_place)
+
+
+@contextmanager
+def _readable(url: str) -> Iterator[None]:
+    """Tell what reading a data file runs into; errors as in `read_file`."""
     with reaching(url):
         try:
-            return read(pa.BufferReader(read_checked(url))) if whole else patiently(in_place)
+            yield
         except FileNotFoundError as error:
             raise damaged(url, error) from error
         except (pa.ArrowException, ValueError, KeyError) as error:

@@ -19,6 +19,7 @@ from ferstore.store.commit import Change, transact
 from ferstore.store.pin import Pin
 from ferstore.store.rows import replace_rows
 from ferstore.store.store import Store
+from ferstore.version import own_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Run:
         said = {"command": self.command, "run-id": self.run_id, "counts": json.dumps(dict(counts))}
         if self.extractor_id:
             said["extractor-id"] = self.extractor_id
-        return {**said, "version": version("ferstore")}
+        return {**said, "version": own_version()}
 
 
 def new_run(
@@ -56,7 +57,8 @@ def new_run(
 
 def library_versions() -> dict[str, str]:
     """Versions of what could change a feature though no setting did; for the record, not part of any identity."""
-    return {name: version(name) for name in ("ferstore", "keras", "numpy", "pillow", "ray", "tensorflow")}
+    others = {name: version(name) for name in ("keras", "numpy", "pillow", "ray", "tensorflow")}
+    return {"ferstore": own_version(), **others}
 
 
 def record_run(
@@ -97,7 +99,7 @@ def replace_run(
         "error": scrub(error) if error else error,
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "version": version("ferstore"),
+        "version": own_version(),
         "started_at": run.started_at,
         "ended_at": None if state == "running" else datetime.now(UTC),
     }

@@ -12,50 +12,21 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pyiceberg.schema import Schema
-from pyiceberg.types import (
-    DoubleType,
-    FixedType,
-    FloatType,
-    IcebergType,
-    IntegerType,
-    ListType,
-    LongType,
-    NestedField,
-    StringType,
-    TimestamptzType,
-)
 
 from ferstore.errors import SchemaError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyiceberg.schema import Schema
+    from pyiceberg.types import IcebergType
 
 MapDtype = Literal["float16", "float32"]
 ColumnType = Literal[
     "string", "int", "long", "float", "double", "timestamptz", "list<string>", "list<int>", "list<float>", "tensor"
 ]
-
-_ICEBERG: Mapping[str, IcebergType] = {
-    "string": StringType(),
-    "int": IntegerType(),
-    "long": LongType(),
-    "float": FloatType(),
-    "double": DoubleType(),
-    "timestamptz": TimestamptzType(),
-}
-_ARROW: Mapping[str, pa.DataType] = {
-    "string": pa.string(),
-    "int": pa.int32(),
-    "long": pa.int64(),
-    "float": pa.float32(),
-    "double": pa.float64(),
-    "timestamptz": pa.timestamp("us", tz="UTC"),
-    "list<string>": pa.list_(pa.string()),
-    "list<int>": pa.list_(pa.int32()),
-    "list<float>": pa.list_(pa.float32()),
-}
 
 
 class _Column(BaseModel):
@@ -172,24 +143,30 @@ class TableSchema:
 
     def iceberg(self) -> Schema:
         """Iceberg schema, field ids in column order."""
+        from pyiceberg.schema import Schema
+        from pyiceberg.types import FixedType, ListType, NestedField
+
+        scalars = _iceberg_types()
         fields: list[NestedField] = []
         last = len(self.columns)
         for number, column in enumerate(self.columns, 1):
             if column.type.startswith("list<"):
                 last += 1
                 kind: IcebergType = ListType(
-                    element_id=last, element_type=_ICEBERG[column.type[5:-1]], element_required=False
+                    element_id=last, element_type=scalars[column.type[5:-1]], element_required=False
                 )
             elif column.type == "tensor":
                 kind = FixedType(self._tensor_bytes())
             else:
-                kind = _ICEBERG[column.type]
+                kind = scalars[column.type]
             doc = f"{column.description} [{column.unit}]" if column.unit else column.description
             fields.append(NestedField(number, column.name, kind, required=column.required, doc=doc))
         return Schema(*fields)
 
     def arrow(self) -> pa.Schema:
         """Arrow schema of a conforming file: no field ids, since files are added by name."""
+        import pyarrow as pa
+
         return pa.schema([pa.field(c.name, self._arrow_type(c), nullable=not c.required) for c in self.columns])
 
     def with_map_dtype(self, dtype: MapDtype) -> TableSchema:
@@ -200,11 +177,43 @@ class TableSchema:
         return TableSchema(self.name, self.description, self.source, self.key, self.columns, feature)
 
     def _arrow_type(self, column: Column) -> pa.DataType:
-        return pa.binary(self._tensor_bytes()) if column.type == "tensor" else _ARROW[column.type]
+        import pyarrow as pa
+
+        return pa.binary(self._tensor_bytes()) if column.type == "tensor" else _arrow_types()[column.type]
 
     def _tensor_bytes(self) -> int:
         assert self.feature is not None  # noqa: S101  held by _SchemaFile
         return self.feature.nbytes
+
+
+# A wrong setting is refused by what is declared alone: Arrow and Iceberg take longer to import than that may take.
+@lru_cache(maxsize=1)
+def _iceberg_types() -> Mapping[str, IcebergType]:
+    from pyiceberg.types import DoubleType, FloatType, IntegerType, LongType, StringType, TimestamptzType
+
+    return {
+        "string": StringType(),
+        "int": IntegerType(),
+        "long": LongType(),
+        "float": FloatType(),
+        "double": DoubleType(),
+        "timestamptz": TimestamptzType(),
+    }
+
+
+@lru_cache(maxsize=1)
+def _arrow_types() -> Mapping[str, pa.DataType]:
+    import pyarrow as pa
+
+    scalars = {
+        "string": pa.string(),
+        "int": pa.int32(),
+        "long": pa.int64(),
+        "float": pa.float32(),
+        "double": pa.float64(),
+        "timestamptz": pa.timestamp("us", tz="UTC"),
+    }
+    return scalars | {f"list<{name}>": pa.list_(scalars[name]) for name in ("string", "int", "float")}
 
 
 def schema_folder() -> Path:

@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pyiceberg.catalog import Catalog
@@ -18,12 +17,14 @@ from pyiceberg.table import Table
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from ferstore.errors import CorruptionError, FerstoreError, StoreError, UnavailableError
-from ferstore.store.catalog import NAMESPACE, load_tables, open_catalog
+from ferstore.store.catalog import NAMESPACE, forget, load_tables, open_catalog
+from ferstore.store.exclusive import check_exclusive, has_folders
 from ferstore.store.files import filesystem, normalise, write_file
 from ferstore.store.pin import Pin, readable_metadata
 from ferstore.store.properties import TABLE_PROPERTIES
 from ferstore.store.reach import patiently, reaching
 from ferstore.store.schema import MapDtype, TableSchema, declared_schemas
+from ferstore.version import own_version
 
 FORMAT = 1
 _MARKER = "ferstore.json"
@@ -58,14 +59,20 @@ class Store:
     schemas: Mapping[str, TableSchema] = field(repr=False)
     map_dtype: MapDtype
 
-    def pin(self, at: str | None = None) -> Pin:
+    def pin(self, at: str | None = None, *, afresh: bool = False) -> Pin:
         """The current state, or the one at a tag, snapshot id or time.
+
+        Args:
+            at: a tag, snapshot id or time; None is the newest.
+            afresh: read metadata again that was read before and never changes: whoever looks for damage wants to.
 
         Raises:
             InputError: ``at`` is none of them.
             StoreError: an older version made the store, without tables that this one has; or the catalog is empty or
                 another store's.
         """
+        if afresh:
+            forget(self.catalog)
         pin = Pin.current(_own_tables(self.catalog, self.url))
         if missing := sorted(self.schemas.keys() - pin.tables.keys()):
             raise StoreError(
@@ -89,7 +96,8 @@ def init_store(url: str, *, catalog: str | None = None, map_dtype: MapDtype | No
 
     Raises:
         UnavailableError: files or catalog cannot be reached, read or written.
-        StoreError: the place cannot be made, holds something else, or is a store with another ``map_dtype``.
+        StoreError: the place cannot be made, holds something else, lets a file be made twice, or is a store with
+            another ``map_dtype``.
     """
     url = normalise(url)
     marker = _read_marker(url)
@@ -112,7 +120,9 @@ def init_store(url: str, *, catalog: str | None = None, map_dtype: MapDtype | No
                 f"{url} is not empty (it holds {sorted(strangers)[0]!r}) and is no store",
                 hint="name a new or empty folder",
             )
-        patiently(lambda: filesystem(url).makedirs(url, exist_ok=True))
+        if has_folders(url):
+            patiently(lambda: filesystem(url).makedirs(url, exist_ok=True))
+        check_exclusive(url)
         with reaching(url):
             _make_tables(catalog, url, dtype)
         marker = _Marker(
@@ -121,7 +131,7 @@ def init_store(url: str, *, catalog: str | None = None, map_dtype: MapDtype | No
             location=url,
             map_dtype=dtype,
             catalog="outside" if catalog else "inside",
-            created_by=f"ferstore {version('ferstore')}",
+            created_by=f"ferstore {own_version()}",
             created_at=datetime.now(UTC),
         )
         write_file(f"{url}/{_MARKER}", marker.model_dump_json(indent=2).encode(), exclusive=True)

@@ -79,7 +79,7 @@ def _noting(damaged: dict[str, str], url: str) -> Iterator[None]:
 def verify(store: Store, progress: Progress | None = None) -> VerifyReport:
     """Read everything back. Nothing is changed."""
     progress = progress or Silent()
-    pin = store.pin()
+    pin = store.pin(afresh=True)
     files, lost = _scan(pin)
     damaged = list(lost.items())
     progress.start("verify", len(files))

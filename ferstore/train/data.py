@@ -14,7 +14,8 @@ from ferstore.errors import InputError
 from ferstore.store.pin import Pin
 from ferstore.store.rows import read_rows
 from ferstore.store.store import Store
-from ferstore.train.features import CONV4, LayerRows, choose_extractor, locate, missing_features
+from ferstore.train.conv4 import CONV4
+from ferstore.train.features import LayerRows, choose_extractor, locate, missing_features
 from ferstore.train.order import Indices
 from ferstore.train.training_set import TrainingSet
 

@@ -22,10 +22,9 @@ from ferstore.store.pin import Pin
 from ferstore.store.rows import read_rows
 from ferstore.store.schema import TableSchema
 from ferstore.store.store import Store
+from ferstore.train.conv4 import CONV4, CONV4_VALUES
 
 Places = npt.NDArray[np.int32]
-CONV4 = "conv4"
-CONV4_VALUES = 2048
 _PLACE = ("file", "group", "row")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from ferstore.train.features import CONV4_VALUES
+from ferstore.train.conv4 import CONV4_VALUES
 from ferstore.train.head_layers import BatchNorm, Cosine, Dropout, PatchConv, Standardise
 from ferstore.train.job import HeadSpec
 from ferstore.train.moments import Moments

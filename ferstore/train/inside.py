@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ferstore.network import Floats, FusedMap, Node, nodes_of
 from ferstore.store.store import Store
-from ferstore.train.features import CONV4, CONV4_VALUES
+from ferstore.train.conv4 import CONV4, CONV4_VALUES
 from ferstore.train.job import HeadSpec
 from ferstore.train.past import PastRun, map_layer
 from ferstore.train.predict import as_stored, load_head, spec_of

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from ferstore.cluster import Resources
 from ferstore.errors import InputError
+from ferstore.resources import Resources
 from ferstore.store.pin import Pin
 from ferstore.store.rows import read_rows
 from ferstore.store.runs import Run
 from ferstore.store.store import Store
+from ferstore.train.conv4 import CONV4
 from ferstore.train.data import ASIDE, TrainingData, load_training_data
-from ferstore.train.features import CONV4, check_layers
+from ferstore.train.features import check_layers
 from ferstore.train.past import find_run, newest_conv4
 from ferstore.train.request import WIDTH, TrainReport, TrainRequest, for_fold
 from ferstore.train.training_set import open_training_set
@@ -130,7 +131,7 @@ def cpus_of_worker(request: TrainRequest, resources: Resources) -> int:
         InputError: the cluster has not enough, and Ray would wait for ever.
     """
     workers, gpus = request.workers, request.gpus_per_worker
-    room = sum(int(min(cpus, have / gpus if gpus else cpus)) for cpus, have in resources.nodes)
+    room = resources.room(cpus=1, gpus=gpus)
     if workers > room:
         raise InputError(
             f"{workers} workers with {gpus:g} GPUs each on a cluster with {resources.cpus:g} CPUs and "
@@ -138,8 +139,7 @@ def cpus_of_worker(request: TrainRequest, resources: Resources) -> int:
             allowed=f"at most {room} workers" if room else "--gpus-per-worker 0",
             hint="or give --address of a larger cluster",
         )
-    per_node = -(-workers // len(resources.nodes))
-    return max(1, int(min(cpus for cpus, _ in resources.nodes if cpus) // per_node))
+    return resources.cpus_each(workers, gpus=gpus)
 
 
 def resume_command(plan: Plan, run: Run) -> str:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ferstore.errors import CorruptionError, FerstoreError, InputError
 from ferstore.store.files import filesystem
 from ferstore.store.store import Store
-from ferstore.train.features import CONV4
+from ferstore.train.conv4 import CONV4
 from ferstore.train.job import HeadSpec
 from ferstore.train.past import PastRun, find_run
 from ferstore.train.request import WIDTH, TrainRequest, request_of

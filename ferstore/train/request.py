@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from ferstore.errors import InputError
 from ferstore.store.schema import declared_schemas
-from ferstore.train.features import CONV4, CONV4_VALUES
+from ferstore.train.conv4 import CONV4, CONV4_VALUES
 from ferstore.train.recipe import PAPER, RECIPES, Recipe
 
 Experiment = Literal["deepest", "sub_deep", "fusion"]

@@ -18,7 +18,7 @@ from ferstore.stderr import without_remarks
 from ferstore.store.files import filesystem
 from ferstore.store.runs import Run, library_versions, new_run, record_run
 from ferstore.store.store import Store
-from ferstore.train.features import CONV4
+from ferstore.train.conv4 import CONV4
 from ferstore.train.job import HeadSpec, Job
 from ferstore.train.moments import Moments, train_moments
 from ferstore.train.outcome import commit_outcome, part_scores
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ferstore.train.job import Measured, Outcome
 
 _FAILURES = 3
+_STARTS = 10  # Ray Train waits a minute each time for machines: as long as an extract does
 _POLL = 0.5
 
 
@@ -190,9 +191,12 @@ def _fit(
     with without_remarks():  # it imports TensorFlow
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
         from ray.train.tensorflow import TensorflowTrainer
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     request = plan.request
-    board = ray.remote(num_cpus=0)(_Board).remote()
+    # On the driver's machine: any other may be lost, and what the workers said with it.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board).remote()
     resources = {"CPU": cpus} | ({"GPU": request.gpus_per_worker} if request.gpus_per_worker else {})
     location, kind = _storage(f"{_folder(store)}/{run.run_id}")
     trainer = TensorflowTrainer(
@@ -211,7 +215,7 @@ def _fit(
             storage_path=location,
             storage_filesystem=kind,
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=_FAILURES, controller_failure_limit=_FAILURES),
+            failure_config=FailureConfig(max_failures=_FAILURES, controller_failure_limit=_STARTS),
         ),
     )
     failed: list[BaseException] = []

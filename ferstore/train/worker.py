@@ -15,9 +15,9 @@ import pyarrow as pa
 from ferstore.store.digests import check_digests
 from ferstore.store.files import StoredFile, write_data_file
 from ferstore.store.writer import encode
+from ferstore.train.conv4 import CONV4_VALUES
 from ferstore.train.data import EVALUATED
 from ferstore.train.early_stop import Progressed, validate_every
-from ferstore.train.features import CONV4_VALUES
 from ferstore.train.job import Job, Measured, Outcome, scores
 from ferstore.train.leave import write_events, write_weights
 from ferstore.train.order import Indices, Order, rank_span

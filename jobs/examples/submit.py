@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 QUARANTINED = 3
@@ -21,7 +22,7 @@ class Jobs(Protocol):
     def list_jobs(self) -> Any:
         """All jobs the cluster knows."""
 
-    def submit_job(self, *, entrypoint: str, submission_id: str) -> str:
+    def submit_job(self, *, entrypoint: str, submission_id: str, runtime_env: dict[str, Any] | None = None) -> str:
         """Start one."""
 
     def get_job_info(self, job_id: str) -> Any:
@@ -42,7 +43,15 @@ class JobFailedError(Exception):
         self.code = code
 
 
-def run(jobs: Jobs, job: str, config: str, logical_date: str, *, poll: float = 5.0) -> int:
+def run(
+    jobs: Jobs,
+    job: str,
+    config: str,
+    logical_date: str,
+    *,
+    runtime_env: Mapping[str, Any] | None = None,
+    poll: float = 5.0,
+) -> int:
     """Submit ``python -m jobs.JOB`` and wait: the exit code, 0 or 3 (done, some items are in quarantine).
 
     The submission id is ``ferstore-JOB-DATE``; Ray refuses one that was used, so later tries are ``...-2``, ``...-3``.
@@ -54,6 +63,7 @@ def run(jobs: Jobs, job: str, config: str, logical_date: str, *, poll: float = 5
         job: ingest, extract, train, report, nightly or maintain.
         config: job file, as the cluster sees it.
         logical_date: ISO 8601.
+        runtime_env: of Ray, such as ``{"working_dir": CHECKOUT}`` where the cluster has no ferstore, or another one.
         poll: seconds between two looks.
 
     Raises:
@@ -68,6 +78,7 @@ def run(jobs: Jobs, job: str, config: str, logical_date: str, *, poll: float = 5
         submission = jobs.submit_job(
             entrypoint=shlex.join(["python", "-m", f"jobs.{job}", "--config", config, "--logical-date", logical_date]),
             submission_id=f"{name}-{len(tries) + 1}" if tries else name,
+            runtime_env=dict(runtime_env) if runtime_env else None,
         )
     while not (info := jobs.get_job_info(submission)).status.is_terminal():
         time.sleep(poll)

@@ -147,6 +147,7 @@ WRONG: list[tuple[str, str, str]] = [
     ("report", "face = true", "did you mean faces?"),
     ("report", 'faces = "yes"', "allowed: true or false"),
     ("report", 'on-conflict = "perhaps"', "perhaps"),
+    ("report", "wait-seconds = 1e9", "wait-seconds 1e+09; allowed: 0 to 604800"),
     ("nightly", "[extrct]", "unknown table 'extrct'"),
     ("nightly", "batchsize = 1", "unknown key 'batchsize' in [extract]"),
     ("nightly", 'batch-size = "1"', "batch-size = '1'; allowed: a whole number"),
@@ -251,6 +252,31 @@ def test_a_missing_file_and_a_missing_option_say_so(tmp_path: Path) -> None:
         job_settings("extract", [], {})
     with pytest.raises(InputError, match="cannot read job file"):
         job_settings("extract", ["--config", str(tmp_path / "nowhere.toml")], {})
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_each_kind_of_mistake_is_refused_with_nothing_loaded_that_could_reach_a_cluster_or_a_store(
+    name: str, tmp_path: Path
+) -> None:
+    """Also where there is a store, and a cluster that would wait for an answer."""
+    files = []
+    for number, (job, line, _) in enumerate(WRONG):
+        good = "" if line.startswith("kind") else GOOD[job]
+        (path := tmp_path / f"{number}.toml").write_text(f"{good}{line}\n")
+        files += [str(path)] if job == name else []
+    assert len(files) >= 3
+    program = (
+        "import socket, sys\nfrom ferstore.batch.entry import job\n"
+        "socket.socket.connect = lambda *_: sys.exit('connected')\n"
+        f"codes = {{job({name!r}, ['--config', file], {{'RAY_ADDRESS': '192.0.2.1:6379'}}) for file in {files!r}}}\n"
+        "print(codes, {'ray', 'tensorflow', 'keras', 'pyiceberg', 'duckdb', 'pyarrow'} & set(sys.modules))"
+    )
+    environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "{2} set()\n", done.stderr
+    assert done.stderr.count("\n") == len(files)
 
 
 def test_checking_a_job_loads_neither_ray_nor_tensorflow(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -304,3 +305,28 @@ def test_a_job_goes_on_after_the_state_it_was_planned_on_was_vacuumed(store: Sto
     vacuum(store, keep=timedelta(0))
     assert commit(slow, late) == {"computed": 1, "landed_elsewhere": 1, "quarantined": 0}
     assert [key for key, _ in keys(store, "mixed_10")] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("shards", "cost", "ago", "waited", "commits"),
+    [
+        (7, 0.0, 60.0, 0.0, False),
+        (8, 0.0, 0.0, 0.0, True),
+        (8, 2.0, 5.0, 0.0, False),
+        (8, 2.0, 7.0, 0.0, True),
+        (2, 0.0, 60.0, 9.0, False),
+        (2, 9.0, 11.0, 11.0, True),
+    ],
+)
+def test_groups_grow_with_what_a_commit_costs_and_no_shard_waits_long(
+    store: Store, monkeypatch: pytest.MonkeyPatch, shards: int, cost: float, ago: float, waited: float, commits: bool
+) -> None:
+    """A driver whose commits are slow must still find the time to hand out shards."""
+    by = committer(store)
+    flushed: list[int] = []
+    monkeypatch.setattr(Committer, "flush", lambda self: flushed.append(len(self._pending)))
+    by._cost, by._ended = cost, time.monotonic() - ago
+    for number in range(shards):
+        by.add(ShardResult((), (), (), (), 0.0))
+        by._since -= 0 if number else waited
+    assert flushed == ([shards] if commits else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Iterable, Sequence
 
@@ -11,19 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ferstore.errors import InputError
 from ferstore.extract.plan import (
     ACTOR_MEMORY,
     Plan,
     Shard,
     WorkItem,
     actor_count,
-    actor_cpus,
-    actor_room,
     plan_missing,
     select_images,
     shard_size,
     shards_left,
 )
+from ferstore.extract.worker import Failure, ShardResult
+from ferstore.store.files import StoredFile
 
 Key = tuple[str, str]
 LAYERS = ("pool_3", "mixed_10", "mixed_9")
@@ -215,31 +217,6 @@ def test_actors_asked_for_are_the_actors_started() -> None:
     assert actor_count(5, todo=1, batch_size=32, cpus=1, gpus=0, gpus_per_actor=0, memory=0) == 5
 
 
-nodes = st.lists(st.tuples(st.integers(1, 32).map(float), st.sampled_from([0.0, 1.0, 4.0])), min_size=1, max_size=5)
-
-
-@given(nodes=nodes, actors=st.integers(1, 40), gpus_per_actor=st.sampled_from([0.0, 0.2, 0.5, 1.0, 2.0]))
-def test_every_actor_fits_on_one_machine_with_as_many_cpus_as_can_be(
-    nodes: list[tuple[float, float]], actors: int, gpus_per_actor: float
-) -> None:
-    cpus = actor_cpus(actors, nodes, gpus_per_actor=gpus_per_actor)
-    if actor_room(nodes, cpus=1, gpus_per_actor=gpus_per_actor) >= actors:
-        assert actor_room(nodes, cpus=cpus, gpus_per_actor=gpus_per_actor) >= actors
-        assert actor_room(nodes, cpus=cpus + 1, gpus_per_actor=gpus_per_actor) < actors
-    else:
-        assert cpus == 1
-
-
-def test_one_actor_on_two_small_machines_takes_no_more_than_one_of_them() -> None:
-    assert actor_cpus(1, [(4.0, 0.0), (4.0, 0.0)], gpus_per_actor=0) == 4
-    assert actor_cpus(3, [(4.0, 0.0), (4.0, 0.0)], gpus_per_actor=0) == 2
-
-
-@pytest.mark.parametrize(("gpus", "share", "room"), [(0.6, 0.2, 3), (1.0, 0.3, 3), (1.0, 2.0, 0)])
-def test_shares_of_a_gpu_are_counted_despite_rounding(gpus: float, share: float, room: int) -> None:
-    assert actor_room([(16.0, gpus)], cpus=1, gpus_per_actor=share) == room
-
-
 def test_a_million_images_are_planned_as_columns_and_taken_shard_by_shard() -> None:
     count = 1_000_000
     numbers = pa.array(np.arange(count)).cast(pa.string())
@@ -251,3 +228,47 @@ def test_a_million_images_are_planned_as_columns_and_taken_shard_by_shard() -> N
     plan = plan_missing(wanted, {"pool_3": half, "mixed_10": half}, key_table(set()))
     assert (plan.present, plan.todo, len(plan.places(256))) == (count // 2, count // 2, 1954)
     assert len(plan.shard(plan.places(256)[1000], 256).items) == 256
+
+
+def test_what_is_sparse_over_many_pieces_is_found_in_order() -> None:
+    pieces = [images([("d", f"{n:04}", f"{n:04}") for n in range(first, first + 10)]) for first in range(0, 200, 10)]
+    wanted = select_images(pa.concat_tables(pieces), VIEWS)
+    assert wanted["image_id"].num_chunks > 20
+    done = {(f"{n:04}", view) for n in range(200) for view in VIEWS if n % 37}
+    plan = plan_missing(wanted, {"pool_3": key_table(done)}, key_table(set()))
+    expected = [(f"{n:04}", view) for view in VIEWS for n in range(0, 200, 37)]
+    assert [key for key, _ in planned(shards(plan, 5))] == expected
+    assert [item.urls for item in shards(plan, 5)[0].items[:2]] == [("file:///d/0000",), ("file:///d/0037",)]
+
+
+def test_rows_in_any_order_make_the_plan_of_source_order() -> None:
+    listed = [("d", f"{n:03}", f"{n % 30:03}") for n in range(40)] + [("c", "x", "005")]
+    shuffled = random.Random(1).sample(listed, len(listed))
+    assert select_images(images(shuffled), ["identity"]).to_pylist() == (
+        select_images(images(sorted(listed)), ["identity"]).to_pylist()
+    )
+    first = select_images(images(shuffled), ["identity"]).to_pylist()[0]
+    assert (first["image_id"], first["dataset"], first["urls"]) == (
+        "005",
+        "c",
+        ["file:///c/x", "file:///d/005", "file:///d/035"],
+    )
+
+
+def test_more_than_one_plan_holds_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ferstore.extract.plan.MOST_ITEMS", 3)
+    with pytest.raises(InputError, match="4 items in one plan; allowed: up to 3; extract one data set at a time"):
+        select_images(images([("d", f"{n}", f"{n}") for n in range(4)]), ["identity"])
+
+
+@given(
+    items=st.lists(st.builds(WorkItem, ids, st.sampled_from(VIEWS), st.tuples(ids, ids), ids, ids)),
+    kills=st.integers(0, 2),
+    alone=st.booleans(),
+)
+def test_a_shard_and_its_result_arrive_as_they_were_sent(items: list[WorkItem], kills: int, alone: bool) -> None:
+    shard = Shard(tuple(items), LAYERS, kills, alone, 1)
+    failures = tuple(Failure(item, "broken") for item in items[:1])
+    result = ShardResult(LAYERS, (StoredFile("u", "d", 1, 2),), shard.items, failures, 0.5, 0.25)
+    assert pickle.loads(pickle.dumps(shard)) == shard
+    assert pickle.loads(pickle.dumps(result)) == result

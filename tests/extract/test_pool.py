@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.exceptions import OutOfMemoryError
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from ferstore.cluster import Resources, cluster
 from ferstore.errors import ExtractError, WeightsError
@@ -32,8 +32,10 @@ def stop(*_: Any) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def resources() -> Iterator[Resources]:
     before = signal.signal(signal.SIGTERM, stop)
-    with cluster(None, cpus=4) as found:
-        yield found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        with cluster(None, cpus=4) as found:
+            yield found
     signal.signal(signal.SIGTERM, before)
 
 
@@ -250,6 +252,59 @@ def test_what_is_shared_reaches_every_worker_and_actors_end_with_the_run() -> No
     assert made._actors == []
 
 
+def test_an_actor_without_a_gpu_sees_none_of_those_there_are(tmp_path: Path) -> None:
+    told = str(tmp_path / "told")
+
+    def script(shard: Shard) -> None:
+        import os
+        from pathlib import Path
+
+        Path(told).write_text(repr(os.environ.get("CUDA_VISIBLE_DEVICES")))
+
+    list(pool(scripted(script), actors=1).run(iter(shards(1))))
+    assert Path(told).read_text() == "''"
+
+
+def test_a_pool_grows_and_takes_back_what_waits_but_none_that_works(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(pool_module, "LOOK", 0.2)
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    asked: list[tuple[int, int]] = []
+
+    def wanted(held: int, withdrawn: int) -> int:
+        asked.append((held, withdrawn))
+        return 9 if len(list(pids.iterdir())) < 4 else 1  # of four CPUs
+
+    def script(shard: Shard) -> None:
+        import os
+        import time
+        from pathlib import Path
+
+        (Path(str(pids)) / str(os.getpid())).touch()
+        end = time.monotonic() + 60
+        while len(list(Path(str(pids)).iterdir())) < 4 and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(0.05)
+
+    made = Pool(scripted(script), None, actors=1, cpus=1, gpus=0, largest_shard=4, wanted=wanted)
+    counts = []
+    results = []
+    for result in made.run(iter(shards(120))):
+        results.append(result)
+        counts.append(len(made._actors))
+    assert done(results) == list(range(120))
+    assert {withdrawn for _, withdrawn in asked} == {0}
+    assert 0 < max(held for held, _ in asked) <= 4 * 2 * 4  # of four actors, two shards of four items each
+    assert made.most == 4
+    assert max(counts) == 9
+    assert counts[-1] == 4, "the five that waited are taken back"
+    assert {node: dict(had) for node, had in made.places.items()} == {
+        next(iter(made.places)): {"actors": 4, "shards": 30}
+    }
+
+
 def test_a_cluster_says_what_each_machine_has_and_leaves_sigterm_to_the_program(resources: Resources) -> None:
     assert (resources.nodes, resources.cpus, resources.gpus) == (((4.0, 0.0),), 4.0, 0.0)
     assert resources.memory > 0
@@ -269,11 +324,35 @@ def test_it_ends_when_ray_was_killed_here(monkeypatch: pytest.MonkeyPatch) -> No
         list(pool(scripted(lambda shard: None)).run(iter(shards(4))))
 
 
+LOST = """The actor died unexpectedly before finishing this task.
+	class_name: A
+	ip: 192.0.2.2
+The actor died because its node has died. Node Id: 6eec98216487146a86ccf6d4dcb4000ba502281abdc227f1213138aa
+	the actor's node was terminated unexpectedly: health check failed due to missing too many heartbeats
+The actor never ran - it was cancelled before it started running."""
+"""What Ray 2.60 said of an actor that waited for a place on a machine that was lost."""
+
+
+def test_actors_that_were_being_built_on_a_machine_that_is_lost_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module.ray, "kill", lambda handle: None)
+    tried = pool(scripted(lambda shard: None), actors=8)
+
+    def bury(said: str) -> tuple[decide.Decision, ...]:
+        actor = pool_module._Actor(None, None)
+        tried._actors.append(actor)
+        return tried._bury(actor, RayActorError(error_msg=said))
+
+    assert [bury(LOST) for _ in range(8)] == [()] * 8
+    assert [bury("died") for _ in range(2)] == [()] * 2
+    with pytest.raises(ExtractError, match="3 actors died in a row as they were built; the last: died"):
+        bury("died")
+
+
 def test_what_is_ended_for_want_of_memory_is_not_blamed_while_others_took_some(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pool_module.ray, "kill", lambda handle: None)
-    monkeypatch.setattr(pool_module.ray, "nodes", lambda: [{"NodeID": "n", "Alive": True}])
+    monkeypatch.setattr(pool_module, "machine_alive", lambda node: True)
     tried = pool(scripted(lambda shard: None), actors=3)
     [single] = shards(1)
 
@@ -284,8 +363,8 @@ def test_what_is_ended_for_want_of_memory_is_not_blamed_while_others_took_some(
 
     assert bury() == (decide.Requeue(single),)
     assert bury() == (decide.Requeue(single),)
-    assert tried._size == 1
+    assert tried._wanted == 1
     [alone] = bury()  # it was by itself
     assert isinstance(alone, decide.Requeue)
     assert (alone.shard.alone, alone.shard.kills) == (True, 1)
-    assert tried._size == 1
+    assert tried._wanted == 1

@@ -23,7 +23,7 @@ from drawn import tree_digest
 
 from ferstore.api import FeatureStore
 from ferstore.errors import QueryError
-from ferstore.query.isolated import _Process
+from ferstore.query.isolated import Process
 from ferstore.query.limits import Limits
 from ferstore.query.session import Session
 from ferstore.rendering import show_query
@@ -389,7 +389,7 @@ def test_a_slow_reader_does_not_use_up_the_time_of_its_query(ground: Ground) -> 
 
 
 def test_the_process_of_a_query_has_no_environment_and_can_write_no_file(ground: Ground) -> None:
-    process = _Process(None)
+    process = Process(None)
     try:
         given = Path(f"/proc/{process.popen.pid}/environ")
         if given.is_file():

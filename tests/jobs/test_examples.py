@@ -31,7 +31,7 @@ class Cluster:
         driver = SimpleNamespace(submission_id=None, status=JobStatus.RUNNING)  # somebody's ray.init()
         return [driver, *self.jobs.values()]
 
-    def submit_job(self, *, entrypoint: str, submission_id: str) -> str:
+    def submit_job(self, *, entrypoint: str, submission_id: str, runtime_env: dict[str, Any] | None = None) -> str:
         if submission_id in self.jobs:
             raise RuntimeError(f"Job with submission_id {submission_id} already exists")
         self.jobs[submission_id] = SimpleNamespace(

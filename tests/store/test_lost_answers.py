@@ -117,7 +117,7 @@ def test_metadata_that_was_cleared_away_while_it_was_asked_for_is_asked_for_agai
     monkeypatch.undo()
     Path(store.pin().tables["images"].metadata_location.removeprefix("file://")).unlink()
     with pytest.raises(CorruptionError, match="restore"):
-        store.pin()
+        store.pin(afresh=True)
 
 
 def test_an_ingest_that_has_read_a_person_before_the_erasure_stores_nothing(

@@ -20,11 +20,13 @@ from ferstore.store import attempts as attempts_module
 from ferstore.store import catalog as catalog_module
 from ferstore.store import commit as commit_module
 from ferstore.store.catalog import TransactionalCatalog
+from ferstore.store.doctor import doctor
 from ferstore.store.files import StoreFileIO, filesystem, write_file
 from ferstore.store.pin import Pin
 from ferstore.store.reach import passes, patiently, reaching
 from ferstore.store.rows import read_rows, write_rows
-from ferstore.store.store import Store, init_store
+from ferstore.store.store import Store, init_store, open_store
+from ferstore.store.verify import verify
 
 Put = Callable[..., Pin]
 
@@ -118,8 +120,9 @@ def test_a_busy_store_is_no_damaged_store(store: Store, monkeypatch: pytest.Monk
 
 def test_a_missing_file_of_metadata_is_damage(store: Store) -> None:
     Path(store.pin().tables["images"].metadata_location.removeprefix("file://")).unlink()
-    with pytest.raises(CorruptionError):
-        store.pin()
+    for look in (open_store(store.url).pin, lambda: verify(store), lambda: doctor(store)):
+        with pytest.raises(CorruptionError):
+            look()
 
 
 def test_a_commit_that_a_busy_sqlite_refused_is_not_taken_for_landed(

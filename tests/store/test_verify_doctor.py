@@ -18,8 +18,10 @@ import pytest
 
 from ferstore.errors import CorruptionError
 from ferstore.store import doctor as doctor_module
+from ferstore.store import exclusive
 from ferstore.store.commit import Change, transact
 from ferstore.store.doctor import Finding, doctor
+from ferstore.store.exclusive import decided_by_server
 from ferstore.store.files import StoredFile, recorded_digest, write_file
 from ferstore.store.pin import Pin
 from ferstore.store.rows import read_rows, write_rows
@@ -226,9 +228,9 @@ def test_a_place_where_a_file_can_be_made_twice_fails_and_keeps_no_probe(
     filled: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = everything(filled)
-    monkeypatch.setattr(doctor_module, "write_file", lambda url, data, exclusive: path_of(url).write_bytes(data))
+    monkeypatch.setattr(exclusive, "write_file", lambda url, data, exclusive: path_of(url).write_bytes(data))
     ((state, detail),) = said(filled, "atomic")
-    assert (state, "use another store" in detail) == ("fail", True)
+    assert (state, "name another store" in detail) == ("fail", True)
     assert everything(filled) == before
 
 
@@ -259,3 +261,9 @@ def test_a_description_worded_better_since_is_no_other_table(store: Store) -> No
     columns = tuple(replace(column, description="in better words") for column in images.columns)
     later = replace(store, schemas={**store.schemas, "images": replace(images, columns=columns)})
     assert [finding.state for finding in doctor(later) if finding.check == "tables"] == ["ok"]
+
+
+def test_a_driver_of_which_nothing_is_known_is_warned_of() -> None:
+    """It may look first and write then, which one writer that makes a file twice does not notice."""
+    assert all(decided_by_server(f"{scheme}://bucket/x") for scheme in ("s3", "gs", "az", "abfs", "file", "memory"))
+    assert not decided_by_server("sftp://host/x")

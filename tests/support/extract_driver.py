@@ -94,9 +94,9 @@ class Driver:
         assert self.process.stdout is not None
         return self.process.stdout.readline() == "started\n"
 
-    def finish(self) -> dict[str, int]:
+    def finish(self, seconds: float = 100) -> dict[str, int]:
         """Wait for the end, which must be a good one, and return the account."""
-        out, err = self.process.communicate(timeout=100)
+        out, err = self.process.communicate(timeout=seconds)
         assert self.process.returncode == 0, err
         report: dict[str, int] = json.loads(out.splitlines()[-1])
         return report

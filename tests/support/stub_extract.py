@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("pause", type=float)
     parser.add_argument("--address")
     parser.add_argument("--gpus", type=float, default=0.0)
-    parser.add_argument("--actors", type=int, default=2)
+    parser.add_argument("--actors", default="2", help="a number, or auto")
     parser.add_argument("--hungry", type=int, default=0, help="bytes that a poisonous picture takes")
     parser.add_argument("--patience", type=float, default=pool.PATIENCE)
     given = parser.parse_args()
@@ -43,7 +43,12 @@ def main() -> None:
     try:
         report = extract(
             open_store(given.url),
-            ExtractRequest(weights="random", batch_size=8, actors=given.actors, gpus_per_actor=given.gpus),
+            ExtractRequest(
+                weights="random",
+                batch_size=8,
+                actors=None if given.actors == "auto" else int(given.actors),
+                gpus_per_actor=given.gpus,
+            ),
             address=given.address,
             network=stub_factory(pause=given.pause, hungry=given.hungry),
             progress=_Told(),

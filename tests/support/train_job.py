@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from ferstore.store.schema import declared_schemas
 from ferstore.store.writer import feature_column
+from ferstore.train.conv4 import CONV4
 from ferstore.train.data import TrainingData
-from ferstore.train.features import CONV4, LayerRows
+from ferstore.train.features import LayerRows
 from ferstore.train.job import HeadSpec, Job, Measured
 from ferstore.train.order import Take
 from ferstore.train.reader import Batch

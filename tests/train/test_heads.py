@@ -10,7 +10,7 @@ import pytest
 import train_job  # noqa: F401  configures TensorFlow before it runs
 
 import keras  # isort: skip
-from ferstore.train.features import CONV4_VALUES
+from ferstore.train.conv4 import CONV4_VALUES
 from ferstore.train.head_layers import BatchNorm, Cosine, Dropout, PatchConv
 from ferstore.train.heads import build
 from ferstore.train.job import HeadSpec

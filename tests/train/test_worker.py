@@ -32,8 +32,8 @@ from ferstore.errors import CorruptionError, TrainError
 from ferstore.store.files import file_digest, recorded_digest
 from ferstore.store.rows import read_file
 from ferstore.train import worker
+from ferstore.train.conv4 import CONV4, CONV4_VALUES
 from ferstore.train.data import TrainingData
-from ferstore.train.features import CONV4, CONV4_VALUES
 from ferstore.train.job import Job, Measured, Outcome, scores
 from ferstore.train.recipe import MODERN, PAPER, Recipe, derived_seed
 from ferstore.train.state import State, unpack
