@@ -18,9 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ferstore.errors import FerstoreError, InputError
-from ferstore.figures.draw import FiguresReport
-from ferstore.figures.run import figures_of_store
-from ferstore.figures.source import is_image_id
 from ferstore.progress import Progress
 from ferstore.query import similar
 from ferstore.query.diff import Diff, diff
@@ -46,6 +43,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ferstore.extract.request import ExtractReport, ExtractRequest
+    from ferstore.figures.draw import FiguresReport
     from ferstore.report.contents import Head
     from ferstore.report.make import ReportMade
     from ferstore.sources.ingest import IngestReport
@@ -218,6 +216,8 @@ class FeatureStore:
         progress: Progress | None = None,
     ) -> FiguresReport:
         """Draw the paper's Figures 1 to 4 for an image. See `ferstore.figures.run.figures_of_store`."""
+        from ferstore.figures.run import figures_of_store
+
         return figures_of_store(
             self.store, image, Path(output), run_id=run, extractor_id=extractor_id, progress=progress
         )
@@ -233,7 +233,7 @@ class FeatureStore:
             InputError: neither an image of the store nor an image file.
         """
         pin = self.store.pin(at)
-        if is_image_id(image):
+        if similar.is_image_id(image):
             vector, found = similar.stored_vector(self.store, pin, image, layer, extractor_id, vectors=self._vectors)
             return similar.nearest(
                 self.store, pin, vector, layer=layer, extractor_id=found, k=k, without=image, vectors=self._vectors
@@ -314,7 +314,7 @@ class FeatureStore:
         from ferstore.report.notebook import neighbour_grid
 
         found = self.similar(image, k=k, layer=layer, extractor_id=extractor_id, at=at)
-        return neighbour_grid(self._own_session(at), image if is_image_id(image) else None, image, found)
+        return neighbour_grid(self._own_session(at), image if similar.is_image_id(image) else None, image, found)
 
     def _extractor(self, layer: str, extractor_id: str | None, at: str | None) -> dict[str, Any] | None:
         pin = self.store.pin(at)

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ferstore.errors import InputError
@@ -266,9 +265,10 @@ def warn_random(store: FeatureStore, at: str | None, tables: Collection[str]) ->
     schemas = store.store.schemas
     if not any(table in _FROM_FEATURES or (table in schemas and schemas[table].feature) for table in tables):
         return
-    random = pc.field("weights_kind") == "random"
-    found = read_rows(store.store, store.store.pin(at), "extractors", ["extractor_id", "seed"], random).to_pylist()
-    for row in found:
+    columns = ["extractor_id", "seed", "weights_kind"]
+    for row in read_rows(store.store, store.store.pin(at), "extractors", columns).to_pylist():
+        if row["weights_kind"] != "random":
+            continue
         extractor_id, seed = row["extractor_id"], row["seed"]
         tell(f"note: features of extractor {extractor_id} come from random weights (seed {seed})")
 

@@ -27,6 +27,7 @@ Key = tuple[str, str]
 """(image_id, view)"""
 
 _GROUP = 8  # shards at least, unless they wait too long
+_MOST = 64  # shards at most: while a commit lasts none is handed out, and an actor has one to go on with
 _PATIENCE = 10.0  # seconds a finished shard waits at most
 _REST = 3.0  # times as long as a commit took: the more shards come, the larger their groups
 
@@ -80,7 +81,8 @@ class Committer:
         if not self._pending:
             self._since = now
         self._pending.append(result)
-        full = len(self._pending) >= _GROUP and now - self._ended >= _REST * self._cost
+        rested = now - self._ended >= _REST * self._cost
+        full = len(self._pending) >= (_GROUP if rested else _MOST)
         if full or now - self._since > _PATIENCE:
             self.flush()
 

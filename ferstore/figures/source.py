@@ -17,6 +17,7 @@ from ferstore.errors import DecodeError, FetchError, InputError
 from ferstore.image.decode import pixels
 from ferstore.image.fetch import Fetcher
 from ferstore.image.location import normalise, redact
+from ferstore.query.similar import is_image_id
 from ferstore.store.files import local_path
 from ferstore.store.rows import read_rows
 from ferstore.store.store import Store
@@ -36,11 +37,6 @@ class Source:
     extractor_id: str | None = None
     store: Store | None = None
     run: PastRun | None = None
-
-
-def is_image_id(text: str) -> bool:
-    """Whether it is the SHA-256 of an image, as a store names it."""
-    return len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
 
 
 def check_output(output: Path, store: Store | None) -> None:

@@ -38,6 +38,11 @@ class Neighbour:
     label: str | None
 
 
+def is_image_id(text: str) -> bool:
+    """Whether it is the SHA-256 of an image, as a store names it."""
+    return len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
+
+
 def stored_vector(
     store: Store,
     pin: Pin,

@@ -103,7 +103,8 @@ class Vectors:
                 )
             self._items = snapshot, read_rows(self._store, pin, "images", _ITEM_COLUMNS)
         items = self._items[1]
-        return items.filter(pc.is_in(items["image_id"], pa.array(image_ids, pa.string())))
+        found = np.flatnonzero(pc.is_in(items["image_id"], pa.array(image_ids, pa.string())))
+        return items.take(pa.array(found))
 
     def _data_files(self, pin: Pin, table: str) -> list[DataFile]:
         snapshot = pin.snapshots[table]

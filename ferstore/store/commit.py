@@ -15,11 +15,6 @@ from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.io.pyarrow import (
-    compute_statistics_plan,
-    data_file_statistics_from_parquet_metadata,
-    parquet_path_to_id_mapping,
-)
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.table import Table
 from pyiceberg.table.update.snapshot import ManageSnapshots
@@ -164,6 +159,13 @@ def describe_files(table: Table, schema: TableSchema, files: Sequence[StoredFile
     """
     if not files:
         return []
+    # Readers need none of it, and it imports Arrow's datasets, and pandas where that is installed.
+    from pyiceberg.io.pyarrow import (
+        compute_statistics_plan,
+        data_file_statistics_from_parquet_metadata,
+        parquet_path_to_id_mapping,
+    )
+
     measured = compute_statistics_plan(table.schema(), table.metadata.properties)
     numbered = parquet_path_to_id_mapping(table.schema())
     found = []

@@ -89,6 +89,9 @@ def read_file(
     """
 
     def read(source: Any, **how: Any) -> pa.Table:
+        if where is None:  # Arrow's datasets, which filters need, take a fifth of a second to import
+            found = pq.ParquetFile(source, page_checksum_verification=True).read(columns=columns)
+            return found.select(columns) if columns is not None else found
         return pq.read_table(source, columns=columns, filters=where, page_checksum_verification=True, **how)
 
     def in_place() -> pa.Table:

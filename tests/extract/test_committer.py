@@ -314,6 +314,7 @@ def test_a_job_goes_on_after_the_state_it_was_planned_on_was_vacuumed(store: Sto
         (8, 0.0, 0.0, 0.0, True),
         (8, 2.0, 5.0, 0.0, False),
         (8, 2.0, 7.0, 0.0, True),
+        (64, 60.0, 0.0, 0.0, True),
         (2, 0.0, 60.0, 9.0, False),
         (2, 9.0, 11.0, 11.0, True),
     ],
