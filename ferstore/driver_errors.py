@@ -100,8 +100,8 @@ def as_os_error(error: Exception) -> Exception:
 
 
 def _answer(error: BaseException) -> tuple[int | None, str | None]:
-    """Status and code of the answer that an error, or the one it was made of, holds."""
-    for each in (error, error.__cause__):
+    """Status and code of the answer that an error holds, or the one that a driver made an OSError of."""
+    for each in (error, error.__cause__ if isinstance(error, OSError) else None):
         response: Any = getattr(each, "response", None)
         if isinstance(response, Mapping):  # botocore
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

@@ -12,6 +12,7 @@ import pytest
 
 from ferstore import driver_errors
 from ferstore.driver_errors import as_os_error, is_taken, passes
+from ferstore.errors import UnavailableError
 
 BOTOCORE = "botocore.exceptions.BotoCoreError"
 GOOGLE = "google.auth.exceptions.GoogleAuthError"
@@ -132,6 +133,10 @@ def test_a_drivers_own_error_is_told_as_the_systems(error: Exception, kind: type
 def test_others_errors_are_left_alone() -> None:
     for error in (STAYING["a bug"], STAYING["full"], STAYING["s3fs 404"], ValueError("x")):
         assert as_os_error(error) is error
+
+
+def test_what_ferstore_has_told_is_not_tried_again() -> None:
+    assert not passes(caused(UnavailableError("told"), PASSING["gcsfs 503"]))
 
 
 def test_a_condition_that_failed_is_known_however_it_is_told() -> None:

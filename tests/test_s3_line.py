@@ -34,7 +34,7 @@ pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore:`use_:DeprecationWarning"),  # as in tests/train/test_run.py
 ]
-FACES = 24
+FACES = 20
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_the_whole_line(bucket: str, postgres: postgresql.Server, ray_here: None
     for layer in ("pool_3", "mixed_10"):
         assert sql(store, f"select count(*), count(distinct image_id) from {layer}") == [(FACES, FACES)]
     query = "select label, count(*) from features where pool_3 is not null group by label order by label"
-    assert face_store.sql(query, limits=Limits()).rows() == [("happy", 12), ("sad", 12)]
+    assert face_store.sql(query, limits=Limits()).rows() == [("happy", 10), ("sad", 10)]
 
     face_store.split(SplitRequest("parts", "faces", "random"))
     [trained] = face_store.train(TrainRequest("deepest", "parts", recipe=recipe_of("modern", ["hidden=8"], steps=4)))

@@ -96,6 +96,9 @@ def filesystem(url: str) -> fsspec.AbstractFileSystem:
         # Each of s3fs's tries is five of botocore's, and each of ours (`patiently`) is all of those: with its own five
         # a store that is down would be asked 125 times. The second is for a body that breaks off: botocore leaves it.
         found.retries = 2
+        # With more, it asks for the size of every file before reading it whole: twice the requests for each state that
+        # is read, and metadata is small. Parts of a large file are then written one after another.
+        found.max_concurrency = 1
     return found
 
 
@@ -285,7 +288,6 @@ class StoreFileIO(FsspecFileIO):
     def new_output(self, location: str) -> _DurableOutputFile:
         return _DurableOutputFile(location, self._get_fs_from_uri(urlparse(location), location))
 
-    def _get_fs(self, scheme: str, hostname: str | None = None) -> fsspec.AbstractFileSystem:
-        if scheme in self._scheme_to_fs:
-            return super()._get_fs(scheme, hostname)
+    def _get_fs(self, scheme: str, hostname: str | None = None) -> fsspec.AbstractFileSystem:  # noqa: ARG002  theirs
+        # One way to every store, with fsspec's configuration: PyIceberg makes some protocols' drivers with its own.
         return filesystem(f"{scheme}://")

@@ -12,7 +12,12 @@ from typing import Any
 
 from pydantic import Field
 from pyiceberg.catalog.rest import API_PREFIX, Endpoint, RestCatalog
-from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, NoSuchTableError
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    CommitStateUnknownException,
+    RESTError,
+    ServiceUnavailableError,
+)
 from pyiceberg.table import CommitTableRequest, Namespace, TableIdentifier, Transaction
 from pyiceberg.table.update import AssertTableUUID
 from pyiceberg.typedef import IcebergBaseModel
@@ -45,12 +50,20 @@ class TogetherRestCatalog(RestCatalog):
         Raises:
             CommitFailedException: a table moved on. Those before it have been committed, unless all go together.
             CommitStateUnknownException: nobody knows.
+        RESTError: the server refuses.
         """
-        if self.commits_together and len(transactions) > 1:
-            self._post(transactions)
-            return
-        for transaction in sorted(transactions, key=_rank):
-            transaction.commit_transaction()
+        left = sorted(transactions, key=_rank)
+        try:
+            if self.commits_together and len(left) > 1:
+                self._post(left)
+                return
+            while left:
+                left[0].commit_transaction()
+                del left[0]
+        except CommitFailedException:  # promises that nothing of this landed: what was written for it can go
+            for producer in (producer for transaction in left for producer in transaction._snapshot_producers):
+                producer._clean_all_uncommitted()
+            raise
 
     def _post(self, transactions: Sequence[Transaction]) -> None:
         changes = []
@@ -75,8 +88,10 @@ def _refusal(answer: Response) -> Exception:
     said = f"{answer.status_code}: {answer.text[:300]}"
     if answer.status_code == 409:
         return CommitFailedException(said)
-    if answer.status_code == 404:
-        return NoSuchTableError(said)
+    if answer.status_code in (429, 503):
+        return ServiceUnavailableError(said)
+    if answer.status_code < 500:  # a wrong token, or a body that the server does not take
+        return RESTError(said)
     return CommitStateUnknownException(said)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ BENCHMARKS = tuple(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what is asked for; 1 where a benchmark failed. An aim that is missed is a result, not a failure."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     asked = _asked(arguments)
     names = asked.only or (GPU if asked.gpu else BENCHMARKS)
     size = "quick" if asked.quick else "full" if asked.full else "normal"

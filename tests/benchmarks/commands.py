@@ -78,11 +78,13 @@ def run(command: Sequence[str], *, timeout: float = 900, environment: dict[str, 
     watcher.start()
     try:
         output, errors = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired as error:
-        for pid in [*peaks, process.pid]:
+    except BaseException as error:
+        for pid in _family(process.pid):
             _kill(pid)
         process.communicate()
-        raise RuntimeError(f"{' '.join(command[:6])} … did not end in {timeout:.0f} s") from error
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise RuntimeError(f"{' '.join(command[:6])} … did not end in {timeout:.0f} s") from error
+        raise
     finally:
         seconds = time.perf_counter() - clock
         ended.set()

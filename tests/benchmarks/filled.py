@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,7 @@ DATASET = "faces"
 def new_store(inputs: Inputs, faces: Path, name: str) -> Path:
     """A store of that name with the faces ingested and no feature."""
     store = inputs.folder / name
+    shutil.rmtree(store, ignore_errors=True)  # an earlier run's, in a folder that was kept
     kind = "ferplus" if faces.is_relative_to(inputs.folder) and inputs.kind == "ferplus" else "folder"
     command(store, "init")
     command(store, "ingest", kind, faces, "--name", DATASET)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def rows(inputs: Inputs) -> Iterator[Row]:
     few = inputs.of(quick=32, normal=128, full=256)
     faces = inputs.some_faces(few)
     exact = inputs.folder / "lossless"
+    shutil.rmtree(exact, ignore_errors=True)
     command(exact, "init", "--maps", "float32")
     command(exact, "ingest", inputs.kind, faces)
     extract(inputs, exact)

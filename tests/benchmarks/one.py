@@ -9,6 +9,7 @@ import importlib
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -27,11 +28,15 @@ def measure(name: str, module: str, inputs: Inputs, *, timeout: float = 3600) ->
     command = [sys.executable, "-m", "tests.benchmarks.one", module, json.dumps(fields), str(out)]
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ}
     began = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     try:
-        done = subprocess.run(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, timeout=timeout)
-        problem = done.stderr.strip().splitlines()[-1:] if done.returncode else []
+        _, errors = process.communicate(timeout=timeout)
+        problem = errors.strip().splitlines()[-1:] if process.returncode else []
     except subprocess.TimeoutExpired:
         problem = [f"it did not end in {timeout:.0f} s"]
+    finally:
+        process.terminate()  # it ends what it has started
+        process.communicate()
     rows = [_row(line) for line in out.read_text("utf-8").splitlines()] if out.exists() else []
     if problem or not rows:
         rows.append(Row(name, (), (), "", None, missing=(problem or ["it gave no row"])[0][:400]))
@@ -45,6 +50,7 @@ def _row(line: str) -> Row:
 
 def main(module: str, inputs: str, out: str) -> None:
     """Write the rows of a module."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     fields = json.loads(inputs)
     given = Inputs(**{**fields, "faces": Path(fields["faces"]), "folder": Path(fields["folder"])})
     rows = importlib.import_module(module).rows

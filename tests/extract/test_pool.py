@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.exceptions import OutOfMemoryError
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from ferstore.cluster import Resources, cluster
 from ferstore.errors import ExtractError, WeightsError
@@ -322,6 +322,30 @@ def test_it_ends_when_ray_was_killed_here(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(pool_module, "died", lambda: True)
     with pytest.raises(ExtractError, match="Ray was killed on this machine; run the same command again"):
         list(pool(scripted(lambda shard: None)).run(iter(shards(4))))
+
+
+LOST = """The actor died unexpectedly before finishing this task.
+	class_name: A
+	ip: 192.0.2.2
+The actor died because its node has died. Node Id: 6eec98216487146a86ccf6d4dcb4000ba502281abdc227f1213138aa
+	the actor's node was terminated unexpectedly: health check failed due to missing too many heartbeats
+The actor never ran - it was cancelled before it started running."""
+"""What Ray 2.60 said of an actor that waited for a place on a machine that was lost."""
+
+
+def test_actors_that_were_being_built_on_a_machine_that_is_lost_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module.ray, "kill", lambda handle: None)
+    tried = pool(scripted(lambda shard: None), actors=8)
+
+    def bury(said: str) -> tuple[decide.Decision, ...]:
+        actor = pool_module._Actor(None, None)
+        tried._actors.append(actor)
+        return tried._bury(actor, RayActorError(error_msg=said))
+
+    assert [bury(LOST) for _ in range(8)] == [()] * 8
+    assert [bury("died") for _ in range(2)] == [()] * 2
+    with pytest.raises(ExtractError, match="3 actors died in a row as they were built; the last: died"):
+        bury("died")
 
 
 def test_what_is_ended_for_want_of_memory_is_not_blamed_while_others_took_some(

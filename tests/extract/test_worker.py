@@ -179,7 +179,7 @@ def test_the_next_shard_is_computed_while_the_last_batch_of_one_is_encoded(tmp_p
 
     def append(buffers: Any, some: Sequence[WorkItem], *rest: Any) -> None:
         if len(calls) == 1:
-            assert computed.wait(30), "the network waited for the encoder"
+            assert computed.wait(20), "the network waited for the encoder"
             encoded.set()
         plain_append(buffers, some, *rest)
 

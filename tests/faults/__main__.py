@@ -1,8 +1,9 @@
 """The fault suite: ``python -m tests.faults [--night] [--seed N] [--json FILE]``.
 
 It runs everything in ``tests/faults``, and the tests of races and broken stores of ``tests/store``, at their full size:
-two runs of pytest side by side, one with the tests that start Ray clusters, one with the others. It ends with the
-counts of what was tried; its exit code is 1 where a test failed or a count is below its aim.
+two runs of pytest side by side, one with the tests that start Ray clusters, which mostly wait, and one with the others,
+two at a time. It ends with the counts of what was tried; its exit code is 1 where a test failed or a count is below its
+aim.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 from fault_summary import Summary, read  # noqa: E402
 
 PLACES = ("tests/faults", "tests/store/test_commit_races.py", "tests/store/test_store_faults.py")
-GROUPS = {"with Ray": "ray", "without Ray": "not ray"}
+GROUPS = {"with Ray": ("-m", "ray"), "without Ray": ("-m", "not ray", "-n", "2", "--dist", "worksteal")}
 
 
 def main() -> int:
@@ -51,9 +52,9 @@ def main() -> int:
 def run(folder: Path, environment: dict[str, str]) -> Summary:
     """Both groups at once; the output of each is shown when it ends, one after the other."""
     running = {}
-    for group, marker in GROUPS.items():
+    for group, options in GROUPS.items():
         report, log = folder / f"{group}.xml", (folder / f"{group}.log").open("w+")
-        command = [sys.executable, "-m", "pytest", "-q", "-m", marker, f"--junitxml={report}", *PLACES]
+        command = [sys.executable, "-m", "pytest", "-q", *options, f"--junitxml={report}", "--durations=15", *PLACES]
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
         running[group] = process, report, log
     try:

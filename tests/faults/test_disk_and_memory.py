@@ -212,7 +212,7 @@ def test_an_image_that_takes_all_memory_is_quarantined_and_no_other(
 ) -> None:
     store = poisoned_store(tmp_path, IMAGES)
     driver = small_machine.run(store, "--hungry", str(1200 << 20))
-    out, said = driver.process.communicate(timeout=120)
+    out, said = driver.process.communicate(timeout=400)  # several deaths, and an actor built after each
     assert driver.process.returncode == 0, said
     assert "a machine ran out of memory: 1 actors from now on" in said
     report = json.loads(out.splitlines()[-1])

@@ -39,7 +39,7 @@ FIRST = f"ferstore-extract-{DATE}"
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc"),
 ]
 
@@ -153,10 +153,12 @@ def test_a_date_whose_job_was_killed_has_one_result(
     level: str,
     tally: Callable[[str, int], None],
 ) -> None:
-    images = 120
+    images, batch = (120, 8) if level == "ci" else (48, 4)
     store = noise_store(tmp_path, images)
     config = tmp_path / "extract.toml"
-    config.write_text(f'store = "{store.url}"\ndataset = "noise"\nweights = "random"\nbatch-size = 8\nactors = 2\n')
+    config.write_text(
+        f'store = "{store.url}"\ndataset = "noise"\nweights = "random"\nbatch-size = {batch}\nactors = 2\n'
+    )
     note = tmp_path / "note"
     if level == "ci":
         (folder / "jobs" / "extract.py").write_text(STUBBED.format(note=str(note)))

@@ -19,11 +19,12 @@ from typing import Any
 
 import fsspec
 import pytest
-from drawn import noise_files, sql
+from drawn import noise_files
 from filled import fill
 from s3 import Kind, Request, Rule, Server, lasting, objects, once
 
 from ferstore.errors import FerstoreError
+from ferstore.query.session import Session
 from ferstore.sources.ingest import ingest
 from ferstore.store import attempts, reach
 from ferstore.store.compact import compact
@@ -31,7 +32,7 @@ from ferstore.store.files import write_file
 from ferstore.store.store import Store, init_store, open_store
 from ferstore.store.verify import verify
 
-FACES = 6
+FACES = 4
 QUERIES = (
     "select item_id, image_id, label from images order by all",
     "select image_id, view, pool_3 from pool_3 order by all",
@@ -105,7 +106,8 @@ def place(s3: Server, bucket: str, tmp_path: Path, hurried: None) -> Place:
 
 
 def state(store: Store) -> list[Any]:
-    return [sql(store, query) for query in QUERIES]
+    session = Session(store, store.pin())
+    return [list(session.execute(query).rows()) for query in QUERIES]
 
 
 def changing(place: Place) -> Callable[[Request], bool]:
@@ -127,6 +129,8 @@ def faults(count: int, seed: int, number: int) -> Iterator[tuple[Kind, int, Call
 def test_a_request_that_fails(
     s3: Server, place: Place, operation: Callable[[Store, Place], None], level: str, tally: Callable[[str, int], None]
 ) -> None:
+    if operation is merged and level == "ci":
+        pytest.skip("takes long: FERSTORE_FAULTS=full has it")
     store = place.open()
     for before in OPERATIONS[: OPERATIONS.index(operation)]:
         before(store, place)

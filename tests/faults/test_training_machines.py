@@ -71,6 +71,7 @@ class LoseOne(Silent):
 
     Attributes:
         kept: update of the newest checkpoint that was registered by then.
+        boards: machines of what keeps the workers' words.
     """
 
     def __init__(self, store: Store, cluster: Any, without: float) -> None:
@@ -80,6 +81,7 @@ class LoseOne(Silent):
         self._before = set(self._found())
         self._cluster, self._without = cluster, without
         self.came = False
+        self.boards: list[str] = []
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -95,6 +97,8 @@ class LoseOne(Silent):
         newest = [path for path in self._found() if path not in self._before][-1]
         self.kept = json.loads((newest / "state.json").read_text("utf-8"))["step"]
         time.sleep(REGISTERED)
+        actors = self._cluster.global_state.actor_table(None, actor_state_name="ALIVE").values()
+        self.boards = [actor["Address"]["NodeID"] for actor in actors if actor["ActorClassName"] == "_Board"]
         self._cluster.remove_node(next(iter(self._cluster.worker_nodes)), allow_graceful=False)
         time.sleep(self._without)
         add(self._cluster)
@@ -131,6 +135,7 @@ def test_a_lost_machine_costs_the_steps_since_the_last_checkpoint(
     finally:
         losing.end()
     tally("kills", 1)
+    assert losing.boards == [cluster.head_node.node_id], "what the workers said could be lost with a machine"
     note, *_ = [note for note in losing.notes if "a worker was lost" in note]
     [(seen, went_on)] = re.findall(r"after update (\d+); went on from (\d+)", note)
     assert 0 < losing.kept <= int(went_on) <= int(seen) < STEPS

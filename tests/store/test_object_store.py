@@ -17,7 +17,7 @@ import duckdb
 import fsspec
 import pytest
 import s3 as s3_server
-from drawn import picture
+from drawn import picture, sql
 from s3 import Kind, Request, Server, lasting, objects, once
 
 from ferstore.errors import QueryError, StoreError, UnavailableError
@@ -122,6 +122,33 @@ def test_a_bucket_that_is_not_there_is_not_made(s3: Server, tmp_path: Path) -> N
     with pytest.raises(StoreError, match=r"cannot make a store at s3://no-such-bucket/store"):
         init_store("s3://no-such-bucket/store", catalog=f"sqlite:///{tmp_path}/catalog.db")
     assert not fsspec.filesystem("s3").exists("no-such-bucket")
+
+
+# Configuration
+
+
+def test_fsspecs_configuration_reaches_metadata_and_data(
+    s3: Server, bucket: str, tmp_path: Path, put: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from ``FSSPEC_S3_…`` or its files; boto's variables lead nowhere. PyIceberg has a driver with its own."""
+    given = {"key": "of-fsspec", "secret": "not-a-secret-of-anyone", "client_kwargs": {"endpoint_url": s3.url}}
+    monkeypatch.setitem(fsspec.config.conf, "s3", given)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    store = init_store(f"{bucket}/store", catalog=f"sqlite:///{tmp_path}/catalog.db")
+    put(store, images=[{"item_id": "a"}])
+    assert sql(store, "select item_id from images") == [("a",)]
+
+
+# Requests
+
+
+def test_a_state_is_read_with_one_request_a_table(s3: Server, made: Store) -> None:
+    with s3.watch() as requests:
+        made.pin()
+    assert [request.method for request in requests] == ["GET"] * len(made.schemas)
 
 
 # Retries
