@@ -23,7 +23,7 @@ _GIB = 1 << 30
 ACTOR_MEMORY = 3 * _GIB
 """Memory planned for one CPU actor: TensorFlow, the network, two shards in the making."""
 MOST_ITEMS = 50_000_000
-"""Rows of ``images`` that one plan takes: about 500 bytes each of the driver's memory."""
+"""Rows of ``images`` that one plan takes: about 600 bytes each of the driver's memory."""
 _BATCHES_TO_START = 4
 
 

@@ -101,7 +101,7 @@ class Vectors:
                     _ITEM_COLUMNS,
                     pc.field("image_id").isin(pa.array(image_ids, pa.string())),
                 )
-            self._items = snapshot, read_rows(self._store, pin, "images", _ITEM_COLUMNS)
+            self._items = snapshot, read_rows(self._store, pin, "images", _ITEM_COLUMNS).combine_chunks()
         items = self._items[1]
         found = np.flatnonzero(pc.is_in(items["image_id"], pa.array(image_ids, pa.string())))
         return items.take(pa.array(found))
@@ -126,7 +126,7 @@ class Vectors:
                 values[at : at + len(chunk)] = feature_values(schema, chunk)
                 at += len(chunk)
             parts.append(rows.select(columns))
-        rows = pa.concat_tables(parts)
+        rows = pa.concat_tables(parts).combine_chunks()  # a piece a file makes every look at it slow
         return Block(
             frozenset(data_file.file_path for data_file in files),
             rows["image_id"],
