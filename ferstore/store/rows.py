@@ -60,7 +60,8 @@ def keys_of_file(url: str, extractor_id: str) -> pa.Table:
         # Without the scanner of pq.read_table, which takes most of the time of a small file.
         file = pq.ParquetFile(source, page_checksum_verification=True)
         rows = file.read(columns=["image_id", "view", "extractor_id"], use_threads=False)
-        return rows.filter(pc.equal(rows["extractor_id"], extractor_id)).select(["image_id", "view"]).cast(_KEYS)
+        rows = rows.filter(pc.equal(rows["extractor_id"], extractor_id))
+        return rows.select(["image_id", "view"]).cast(_KEYS)
 
     def in_place() -> pa.Table:
         if (path := local_path(url)) is not None:

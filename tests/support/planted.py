@@ -104,16 +104,16 @@ BUGS = (
     ),
     Bug(
         "another extractor's features are taken for these",
-        "extract/committer.py",
-        '            ours = rows.filter(pc.equal(rows["extractor_id"], self.extractor.extractor_id))',
-        "            ours = rows",
+        "store/rows.py",
+        '        rows = rows.filter(pc.equal(rows["extractor_id"], extractor_id))',
+        "        rows = rows.slice(0)",
         "tests/extract/test_committer.py::test_two_extractors_do_not_take_each_other_for_done",
     ),
     Bug(
         "the extractor is ignored when what is missing is planned",
         "extract/run.py",
-        '    own = pc.field("extractor_id") == extractor.extractor_id',
-        '    own = pc.field("extractor_id").is_valid()',
+        "    done = {layer: read_keys(pin, layer, extractor.extractor_id) for layer in request.layers}",
+        '    done = {layer: read_rows(store, pin, layer, ["image_id", "view"]) for layer in request.layers}',
         "tests/extract/test_missing.py::test_another_extractor_finds_everything_missing",
     ),
     Bug(
