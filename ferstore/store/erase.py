@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from ferstore.errors import ConflictError, FerstoreError, InputError
+from ferstore.errors import ConflictError, CorruptionError, FerstoreError, InputError
 from ferstore.progress import Progress, Silent
 from ferstore.store.at_work import runs_at_work
 from ferstore.store.attempts import Attempts
@@ -216,7 +216,7 @@ def _hidden(store: Store, needed: References, person: Person) -> list[str]:
                 theirs = bool(columns) and person.affected(schema, read_file(file.url, columns)) > 0
             except FileNotFoundError:
                 continue
-            except (OSError, pa.ArrowException):
+            except (OSError, pa.ArrowException, CorruptionError):
                 theirs = True
             if theirs:
                 found.append(file.url)
@@ -234,7 +234,7 @@ def _clean_logs(store: Store, person: Person) -> None:
 
 def finish_erasures(store: Store) -> int:
     """Remove the files that an erasure cut short had still to remove; their number."""
-    notes = list(files_below(f"{store.url}/{_PENDING}"))
+    notes = _notes(store)
     if not notes:
         return 0
     fs = filesystem(store.url)
@@ -254,7 +254,12 @@ def finish_erasures(store: Store) -> int:
 
 def unfinished_erasures(store: Store) -> int:
     """How many erasures were cut short."""
-    return len(files_below(f"{store.url}/{_PENDING}"))
+    return len(_notes(store))
+
+
+def _notes(store: Store) -> list[str]:
+    """What cut-short erasures noted; a note that was cut short itself says nothing: nothing was changed after it."""
+    return [path for path in files_below(f"{store.url}/{_PENDING}") if path.endswith(".json")]
 
 
 def _doomed(pin: Pin, work: Mapping[str, TableWork]) -> int:
