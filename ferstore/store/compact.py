@@ -97,29 +97,34 @@ def compact(
     """
     progress = progress or Silent()
     pin = store.pin()
-    chosen = {name: _groups(pin, name, target) for name in store.schemas}
+    files = {name: pin.data_files(name) for name in store.schemas}  # once: an erasure may take this state away
+    chosen = {name: _groups(files[name], target) for name in files}
     todo = sum(len(group) for groups in chosen.values() for group in groups)
     if dry_run or not todo:
-        return CompactReport(tuple(_compacted(pin, name, groups) for name, groups in chosen.items() if groups), None)
+        return CompactReport(tuple(_compacted(n, files[n], groups) for n, groups in chosen.items() if groups), None)
     run = new_run("compact", {})
     progress.start("compact", todo)
     done = []
     for name, groups in chosen.items():
         if groups and name != "runs":
-            done.append(_merge_all(store, pin, name, groups, run, progress))
+            done.append(_merge_all(store, name, files[name], groups, run, progress))
     record_run(store, run, "done", {f"{t.table} files": t.files - t.files_after for t in done})
-    pin = store.pin()  # runs comes last, with this run's row in it: a second compact finds nothing to do
-    done.append(_merge_all(store, pin, "runs", _groups(pin, "runs", target), run, progress))
+    rows = store.pin().data_files("runs")  # they come last, with this run's row: a second compact finds nothing to do
+    done.append(_merge_all(store, "runs", rows, _groups(rows, target), run, progress))
     return CompactReport(tuple(table for table in done if table.files_after < table.files), run.run_id)
 
 
-def _groups(pin: Pin, table: str, target: int) -> list[list[DataFile]]:
-    files = pin.data_files(table)
+def _groups(files: Sequence[DataFile], target: int) -> list[list[DataFile]]:
     return [[files[index] for index in group] for group in merges([f.file_size_in_bytes for f in files], target)]
 
 
 def _merge_all(
-    store: Store, pin: Pin, table: str, groups: Sequence[Sequence[DataFile]], run: Run, progress: Progress
+    store: Store,
+    table: str,
+    files: Sequence[DataFile],
+    groups: Sequence[Sequence[DataFile]],
+    run: Run,
+    progress: Progress,
 ) -> Compacted:
     merged: list[tuple[Sequence[DataFile], StoredFile]] = []
     for sources in groups:
@@ -127,12 +132,17 @@ def _merge_all(
             merged.append((sources, file))
         progress.advance(len(sources))
     gained = sum(sum(source.file_size_in_bytes for source in sources) - file.nbytes for sources, file in merged)
-    return _compacted(pin, table, [sources for sources, _ in merged], gained)
+    return _compacted(table, files, [sources for sources, _ in merged], gained)
 
 
 def _merge(store: Store, table: str, sources: Sequence[DataFile], summary: Mapping[str, str]) -> StoredFile | None:
     """Merge and commit; None where a source left the table meanwhile, so that its rows must not come back."""
-    file = rewrite(store, table, [source.file_path for source in sources])
+    try:
+        file = rewrite(store, table, [source.file_path for source in sources])
+    except CorruptionError:
+        if not _all_live(store.pin(), table, sources):  # an erasure removes the files that it replaces
+            return None
+        raise
     rows = sum(source.record_count for source in sources)
     if file is None or file.rows != rows:
         raise CorruptionError(
@@ -153,8 +163,13 @@ def _merge(store: Store, table: str, sources: Sequence[DataFile], summary: Mappi
     return None if left else file
 
 
-def _compacted(pin: Pin, table: str, merged: Sequence[Sequence[DataFile]], gained: int = 0) -> Compacted:
-    files = pin.data_files(table)
+def _all_live(pin: Pin, table: str, sources: Sequence[DataFile]) -> bool:
+    return {source.file_path for source in sources} <= {file.file_path for file in pin.data_files(table)}
+
+
+def _compacted(
+    table: str, files: Sequence[DataFile], merged: Sequence[Sequence[DataFile]], gained: int = 0
+) -> Compacted:
     nbytes = sum(file.file_size_in_bytes for file in files)
     fewer = sum(len(sources) - 1 for sources in merged)
     rows = sum(file.record_count for file in files)

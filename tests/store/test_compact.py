@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ferstore.errors import CorruptionError
 from ferstore.store import compact as compact_module
 from ferstore.store.compact import compact, merges
+from ferstore.store.erase import erase
 from ferstore.store.files import local_path
 from ferstore.store.rows import read_rows
 from ferstore.store.store import Store, init_store
@@ -166,6 +167,33 @@ def test_rows_that_left_meanwhile_do_not_come_back(store: Store, put: Any, monke
     report = compact(store)
     assert "images" not in [table.table for table in report.tables]
     assert sql(store, "select item_id, label from images order by all") == [("a", "new"), ("b", "old")]
+    assert verify(store).sound
+
+
+@pytest.mark.parametrize("when", ["before its files are read", "before it commits"])
+def test_an_erasure_meanwhile_leaves_nothing_of_the_person_and_is_no_damage(
+    store: Store, put: Any, monkeypatch: Any, when: str
+) -> None:
+    """It takes away the state that the compaction began with, manifests and all."""
+    for number in range(3):
+        put(store, images=[{"item_id": f"{number}", "image_id": f"{number:064x}", "subject": f"s{number}"}])
+    original, erased = compact_module.rewrite, []
+
+    def rewriting(*arguments: Any) -> Any:
+        def once() -> None:
+            if not erased:
+                erased.append(erase(store, subject="s1"))
+
+        if when == "before its files are read":
+            once()
+        made = original(*arguments)
+        once()
+        return made
+
+    monkeypatch.setattr(compact_module, "rewrite", rewriting)
+    compact(store)
+    assert erased
+    assert sql(store, "select subject from images order by subject") == [("s0",), ("s2",)]
     assert verify(store).sound
 
 
