@@ -95,3 +95,9 @@ def put(table_of: Callable[..., Any]) -> Callable[..., Pin]:
         return transact(store, lambda pin: [replace_rows(store, pin, table, rows[table]) for table in rows], {})
 
     return commit
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with Ray clusters first: two processes that take a file at a time must not end with the longest one."""
+    slow = {item.path for item in items if item.get_closest_marker("ray")}
+    items.sort(key=lambda item: item.path not in slow)
