@@ -59,10 +59,10 @@ def cluster(
                 warn(f"warning: {warning}")
             stack.callback(ray.shutdown)
             _connect(address, cpus)
-        yield resources(may_grow=address != "local")
+        yield resources_now(may_grow=address != "local")
 
 
-def resources(*, may_grow: bool) -> Resources:
+def resources_now(*, may_grow: bool) -> Resources:
     """What the cluster that this process is connected to has now.
 
     Args:

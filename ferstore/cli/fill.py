@@ -1,4 +1,7 @@
-"""Commands that fill a store. Each parses, calls the API and prints."""
+"""Commands that fill a store. Each parses, calls the API and prints.
+
+What draws is imported after what can refuse: a refusal does not wait for it.
+"""
 
 from __future__ import annotations
 

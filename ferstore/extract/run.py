@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ferstore import cluster as clusters
-from ferstore.cluster import cluster
+from ferstore.cluster import cluster, resources_now
 from ferstore.errors import ExtractError, FerstoreError, InputError
 from ferstore.extract.committer import Committer
 from ferstore.extract.identity import Extractor
@@ -194,7 +193,7 @@ def _compute(
     )
 
     def wanted(held: int, withdrawn: int) -> int:
-        now = clusters.resources(may_grow=resources.may_grow)
+        now = resources_now(may_grow=resources.may_grow)
         return staff.wanted(now, left=watch.planned + held, withdrawn=withdrawn)
 
     pool = Pool(

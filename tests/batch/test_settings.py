@@ -254,6 +254,11 @@ def test_a_missing_file_and_a_missing_option_say_so(tmp_path: Path) -> None:
         job_settings("extract", ["--config", str(tmp_path / "nowhere.toml")], {})
 
 
+def run_apart(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True)
+
+
 @pytest.mark.parametrize("name", JOBS)
 def test_each_kind_of_mistake_is_refused_with_nothing_loaded_that_could_reach_a_cluster_or_a_store(
     name: str, tmp_path: Path
@@ -271,10 +276,7 @@ def test_each_kind_of_mistake_is_refused_with_nothing_loaded_that_could_reach_a_
         f"codes = {{job({name!r}, ['--config', file], {{'RAY_ADDRESS': '192.0.2.1:6379'}}) for file in {files!r}}}\n"
         "print(codes, {'ray', 'tensorflow', 'keras', 'pyiceberg', 'duckdb', 'pyarrow'} & set(sys.modules))"
     )
-    environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    done = run_apart(program, tmp_path)
     assert done.stdout == "{2} set()\n", done.stderr
     assert done.stderr.count("\n") == len(files)
 
@@ -287,8 +289,5 @@ def test_checking_a_job_loads_neither_ray_nor_tensorflow(tmp_path: Path) -> None
         f"for name in {list(GOOD)!r}: job_settings(name, ['--config', name + '.toml'], {{}})\n"
         "print(*({'ray', 'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)))"
     )
-    environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    done = run_apart(program, tmp_path)
     assert (done.returncode, done.stdout.split()) == (0, []), done.stderr

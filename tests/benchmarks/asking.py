@@ -19,6 +19,7 @@ from ferstore.extract.request import ExtractRequest
 from ferstore.query.vectors import Vectors
 from ferstore.store.store import Store, init_store
 from tests.benchmarks.big_store import add_extractor, add_features, add_images, image_ids
+from tests.benchmarks.inputs import Inputs
 from tests.benchmarks.row import Row
 
 IMAGES = 36_000
@@ -87,16 +88,17 @@ def filled(folder: Path, images: int, *, seed: int | None = 0) -> Store:
     return store
 
 
-def rows(folder: Path, quick: bool) -> Iterator[Row]:
+def rows(inputs: Inputs) -> Iterator[Row]:
     """All of it, at the size of FERPLUS, and over five thousand files."""
-    turns = 3 if quick else 5
+    folder, full = inputs.folder, inputs.size == "full"
+    turns = 5 if full else 3
     store = filled(folder / "ferplus", IMAGES)
     yield from _sql(store, turns)
     yield from _similar(store, turns)
     yield from _nothing_to_do(store, turns)
     shutil.rmtree(folder / "ferplus")
-    yield from _many_files(folder / "files", 1000 if quick else 5000, turns)
-    yield from growth(folder, quick)
+    yield from _many_files(folder / "files", 5000 if full else 1000, turns)
+    yield from growth(folder, full=full)
 
 
 def _sql(store: Store, turns: int) -> Iterator[Row]:
@@ -182,10 +184,10 @@ def _many_files(folder: Path, files: int, turns: int) -> Iterator[Row]:
     shutil.rmtree(folder)
 
 
-def growth(folder: Path, quick: bool) -> Iterator[Row]:
+def growth(folder: Path, *, full: bool) -> Iterator[Row]:
     """Querying and reading at 1, 4 and 16 times the data."""
     for times in (1, 4, 16):
-        images = (IMAGES if not quick else IMAGES // 9) * times // 16
+        images = (IMAGES if full else IMAGES // 9) * times // 16
         store = filled(folder / f"growth-{times}", images, seed=None)
         yield from _growth(store, images)
         shutil.rmtree(folder / f"growth-{times}")

@@ -19,6 +19,7 @@ from ferstore.store.files import local_path
 from ferstore.store.runs import new_run
 from ferstore.store.store import Store, init_store
 from tests.benchmarks.big_store import add_extractor, digests, feature_files
+from tests.benchmarks.inputs import Inputs
 from tests.benchmarks.row import Row
 
 LAYERS = ("mixed_7_mean", "mixed_8_mean")  # the smallest: only their keys matter
@@ -72,9 +73,10 @@ def metadata_bytes(url: str) -> dict[str, int]:
     }
 
 
-def rows(folder: Path, quick: bool) -> Iterator[Row]:
+def rows(inputs: Inputs) -> Iterator[Row]:
     """The commits around the thousandth against those around the tenth."""
-    commits = 300 if quick else 1000
+    folder, full = inputs.folder, inputs.size == "full"
+    commits = 1000 if full else 300
     url = str(folder / "commits")
     seconds = commit_seconds(url, commits + 8)
     sizes = metadata_bytes(url)

@@ -6,7 +6,6 @@ TensorFlow is set up once a process, and what one benchmark leaves in memory is 
 from __future__ import annotations
 
 import importlib
-import inspect
 import json
 import os
 import signal
@@ -53,12 +52,8 @@ def main(module: str, inputs: str, out: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     fields = json.loads(inputs)
     given = Inputs(**{**fields, "faces": Path(fields["faces"]), "folder": Path(fields["folder"])})
-    rows = importlib.import_module(module).rows
-    # Some need faces and weights, some only a folder, and those make data of their own.
-    needs_faces = len(inspect.signature(rows).parameters) == 1
-    found = rows(given) if needs_faces else rows(given.folder, given.size != "full")
     with Path(out).open("w", encoding="utf-8") as stream:
-        for row in found:
+        for row in importlib.import_module(module).rows(given):
             stream.write(json.dumps(asdict(row)) + "\n")
             stream.flush()
 

@@ -13,6 +13,7 @@ from ferstore.extract.run import _prepare
 from ferstore.store.store import init_store, open_store
 from tests.benchmarks.apart import Apart, apart
 from tests.benchmarks.big_store import add_extractor, add_features, add_images, image_ids
+from tests.benchmarks.inputs import Inputs
 from tests.benchmarks.row import Row
 
 LAYERS = ("mixed_7_mean", "mixed_8_mean")  # the smallest: only their keys matter
@@ -55,16 +56,17 @@ def planned(url: str, layers: tuple[str, ...] = LAYERS) -> Apart:
     return apart("tests.benchmarks.planning", "plan", url, list(layers))
 
 
-def rows(folder: Path, quick: bool) -> Iterator[Row]:
+def rows(inputs: Inputs) -> Iterator[Row]:
     """Seconds and memory of a plan, fresh and resumed, at growing sizes."""
+    folder, full = inputs.folder, inputs.size == "full"
     sizes = (MILLION // 16, MILLION // 4, MILLION)
     for done, what in ((0.0, "nothing done"), (0.9, f"90 % done, in files of {SHARD} rows")):
-        for images in sizes[:1] if done and quick else sizes:
+        for images in sizes[:1] if done and not full else sizes:
             url = str(folder / f"plan-{images}-{done}")
             make(url, images, done)
             yield from _figures(url, images, done, what)
             shutil.rmtree(url)
-    if not quick:
+    if full:
         yield from ten_million(folder)
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tests.benchmarks.inputs import Inputs
 from tests.benchmarks.row import Row
 
 ROOT = Path(__file__).parents[2]
@@ -64,10 +65,11 @@ def refusal(job: str, text: str, folder: Path) -> tuple[float, int, str]:
     return time.perf_counter() - began, done.returncode, done.stderr
 
 
-def rows(folder: Path, quick: bool) -> Iterator[Row]:
+def rows(inputs: Inputs) -> Iterator[Row]:
     """The slowest of all jobs and kinds of mistake, each time."""
+    folder, full = inputs.folder, inputs.size == "full"
     slowest = []
-    for _ in range(1 if quick else 3):
+    for _ in range(3 if full else 1):
         times = []
         for job, kinds in WRONG.items():
             for kind, text in kinds.items():

@@ -30,6 +30,7 @@ from ferstore.store.runs import new_run
 from ferstore.store.store import Store, init_store
 from ferstore.watch import Recorder
 from tests.benchmarks.big_store import add_extractor, add_images, feature_files, image_ids
+from tests.benchmarks.inputs import Inputs
 from tests.benchmarks.row import Row
 
 LAYERS = ("pool_3", "mixed_10")
@@ -170,9 +171,10 @@ def drive(folder: Path, shards: int, latency: float, *, actors: int = ACTORS, si
     return clock
 
 
-def rows(folder: Path, quick: bool) -> Iterator[Row]:
+def rows(inputs: Inputs) -> Iterator[Row]:
     """Shards a second, and the share of their time that actors work, in three parts of one run."""
-    clock = drive(folder / "scale", 1000 if quick else 4000, LATENCY)
+    folder, full = inputs.folder, inputs.size == "full"
+    clock = drive(folder / "scale", 4000 if full else 1000, LATENCY)
     windows = clock.windows()
     seconds = sum(one for one, _ in clock.commits) / len(clock.commits)
     count = sum(shards for _, shards in clock.commits) / len(clock.commits)
