@@ -97,6 +97,10 @@ def put(table_of: Callable[..., Any]) -> Callable[..., Pin]:
     return commit
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # xdist's own order (most tests first) would undo the one below
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with Ray clusters first: two processes that take a file at a time must not end with the longest one."""
     slow = {item.path for item in items if item.get_closest_marker("ray")}

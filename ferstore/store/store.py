@@ -120,6 +120,8 @@ def init_store(url: str, *, catalog: str | None = None, map_dtype: MapDtype | No
                 f"{url} is not empty (it holds {sorted(strangers)[0]!r}) and is no store",
                 hint="name a new or empty folder",
             )
+        if catalog and not catalog.startswith("sqlite:"):  # SQLite's file may lie in a folder made below
+            open_catalog(catalog, url)  # a mistaken one is refused before anything is made
         if has_folders(url):
             patiently(lambda: filesystem(url).makedirs(url, exist_ok=True))
         check_exclusive(url)

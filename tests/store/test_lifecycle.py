@@ -95,6 +95,13 @@ def test_a_store_that_is_no_folder_needs_a_catalog_and_works_with_one(tmp_path: 
         open_store(url)
 
 
+@pytest.mark.parametrize("catalog", ["sqlte:///catalog.db", "postgresql://localhost:1/none"])
+def test_a_mistaken_catalog_leaves_nothing(tmp_path: Path, catalog: str) -> None:
+    with pytest.raises(StoreError, match="catalog"):
+        init_store(str(tmp_path / "store"), catalog=catalog)
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_path_with_spaces_quotes_and_unicode_works(tmp_path: Path) -> None:
     store = init_store(str(tmp_path / 'a b\'c "d" é #1 ?x'))
     record_run(store, new_run("it's", {}), "done")
