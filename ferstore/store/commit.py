@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pyarrow.parquet as pq
 from pyiceberg.exceptions import CommitFailedException
@@ -29,6 +30,8 @@ from ferstore.store.properties import ERASURES
 from ferstore.store.reach import patiently, reaching
 from ferstore.store.schema import TableSchema
 from ferstore.store.store import Store
+
+T = TypeVar("T")
 
 _READERS = 8  # footers that are read at once, each a request or two to an object store
 
@@ -83,7 +86,7 @@ def transact(
             )
         changes: list[Change] = []
         with reaching(f"the store {store.url}"):
-            with attempts.landing(), _as_of(store, pin):
+            with attempts.landing(), as_of(store, pin):
                 changes = [c for c in plan(pin) if c.table not in landed and (c.add or c.remove)]
                 if not changes:
                     return pin
@@ -96,7 +99,7 @@ def transact(
 
 
 @contextlib.contextmanager
-def _as_of(store: Store, pin: Pin) -> Iterator[None]:
+def as_of(store: Store, pin: Pin) -> Iterator[None]:
     """A file that an erasure or a vacuum removed meanwhile, and the pin still names, is a conflict and no damage."""
     try:
         yield
@@ -104,6 +107,17 @@ def _as_of(store: Store, pin: Pin) -> Iterator[None]:
         if not _moved(store, pin):
             raise
         raise CommitFailedException(f"planned on what is gone: {error}") from error
+
+
+def on_newest(store: Store, look: Callable[[Pin], T]) -> T:
+    """Look at the newest state; again at a newer one, where what it names was removed meanwhile."""
+    while True:
+        pin = store.pin()
+        try:
+            return look(pin)
+        except (FileNotFoundError, CorruptionError):
+            if not _moved(store, pin):
+                raise
 
 
 def _moved(store: Store, pin: Pin) -> bool:

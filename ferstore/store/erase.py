@@ -16,8 +16,9 @@ import contextlib
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pyarrow as pa
 
@@ -25,6 +26,7 @@ from ferstore.errors import ConflictError, CorruptionError, FerstoreError, Input
 from ferstore.progress import Progress, Silent
 from ferstore.store.at_work import runs_at_work
 from ferstore.store.attempts import Attempts
+from ferstore.store.commit import as_of, on_newest
 from ferstore.store.erase_commit import TableWork, commit_erasure, expiring, holds
 from ferstore.store.files import StoredFile, files_below, filesystem, local_path, remove_files, write_file
 from ferstore.store.person import Person, person_of
@@ -98,9 +100,8 @@ def erase(
     _check(subject, image_id, dataset)
     if not dry_run:
         finish_erasures(store)
-    pin = store.pin()
-    person = _find(store, pin, subject=subject, dataset=dataset, image_id=image_id)
-    work = _look(store, pin, person, progress)
+    find = partial(_find, store, subject=subject, dataset=dataset, image_id=image_id)
+    pin, person, work = on_newest(store, lambda pin: (pin, who := find(pin), _look(store, pin, who, progress)))
     if not any(table.touched for table in work.values()):
         raise InputError(
             f"nothing in this store is of {'subject' if subject else 'image'} {subject or image_id!r}",
@@ -112,7 +113,7 @@ def erase(
     _refuse_while_jobs_work(store, pin)
     record_run(store, run, "running")
     try:
-        report = _erase(store, person, run, progress)
+        report = _erase(store, find, person, run, progress)
     except BaseException as error:
         with contextlib.suppress(Exception):  # the first error is the one to tell
             record_run(store, run, "failed", None, person.pattern.sub("", str(error)) or type(error).__name__)
@@ -165,26 +166,29 @@ def _look(store: Store, pin: Pin, person: Person, progress: Progress) -> dict[st
     return found
 
 
-def _erase(store: Store, person: Person, run: Run, progress: Progress) -> EraseReport:
+def _erase(store: Store, find: Callable[[Pin], Person], person: Person, run: Run, progress: Progress) -> EraseReport:
     cleaned: dict[str, StoredFile | None] = {}
     pending = f"{store.url}/{_PENDING}/{uuid.uuid4().hex}.json"
     named: set[str] = set()  # files that a snapshot named at the beginning
     report: EraseReport | None = None
     for _ in (attempts := Attempts("the store")):
         pin = store.pin()
-        before = references(pin)
-        work = _look(store, pin, person, progress)
-        if attempts.was_unsure and report and not any(table.touched for table in work.values()):
-            break  # an earlier try landed, and only its reply was lost
-        named |= before.urls
-        for name, table in work.items():
-            for url in table.touched.keys() - cleaned.keys():
-                cleaned[url] = rewrite(store, name, [url], lambda rows, n=name: person.without(store.schemas[n], rows))  # type: ignore[misc]
-        gone = expiring(pin, work)
-        hidden = _hidden(store, before, person)
-        write_file(pending, json.dumps([*hidden, *(url for table in work.values() for url in table.touched)]).encode())
-        report = _report(store, pin, person, work, gone, files=0, run_id=run.run_id)
-        with attempts.landing():
+        with attempts.landing(), as_of(store, pin):
+            before = references(pin)
+            if (everyone := person.joined(find(pin))) != person:  # another picture of them came meanwhile
+                person, cleaned = everyone, {}
+            work = _look(store, pin, person, progress)
+            if attempts.was_unsure and report and not any(table.touched for table in work.values()):
+                break  # an earlier try landed, and only its reply was lost
+            named |= before.urls
+            for name, table in work.items():
+                for url in table.touched.keys() - cleaned.keys():
+                    cleaned[url] = rewrite(store, name, [url], partial(person.without, store.schemas[name]))
+            gone = expiring(pin, work)
+            hidden = _hidden(store, before, person)
+            doomed = [*hidden, *(url for table in work.values() for url in table.touched)]
+            write_file(pending, json.dumps(doomed).encode())
+            report = _report(store, pin, person, work, gone, files=0, run_id=run.run_id)
             commit_erasure(store, pin, work, cleaned, gone, run)
         if attempts.landed:
             break
@@ -193,10 +197,10 @@ def _erase(store: Store, person: Person, run: Run, progress: Progress) -> EraseR
     if report is None:
         raise AssertionError("attempts end with an error")
     _clean_logs(store, person)
-    removed = {*hidden, *(named - references(store.pin()).urls)}
+    removed = {*hidden, *(named - on_newest(store, references).urls)}
     remove_files(removed)
     remove_files([pending])
-    left = _look(store, store.pin(), person, progress)
+    left = on_newest(store, lambda pin: _look(store, pin, person, progress))
     if found := [name for name, table in left.items() if table.touched]:
         raise FerstoreError(
             f"tables {', '.join(found)} hold rows of what was erased: committed meanwhile, or a fault of ferstore",

@@ -19,11 +19,13 @@ import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
 from pyiceberg.io import InputStream, OutputStream
 from pyiceberg.io.fsspec import FsspecFileIO, FsspecInputFile, FsspecOutputFile
 
@@ -210,11 +212,38 @@ def file_digest(url: str) -> tuple[str, int]:
 
 
 def files_below(folder: str) -> dict[str, dict[str, Any]]:
-    """Path, as its filesystem names it, and details of every file below a folder; none where that is not there."""
+    """Path, as its filesystem names it, and details of every file below a folder; none where that is not there.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+
+    fs = filesystem(folder)
+    if isinstance(fs, AsyncFileSystem) or type(fs).find is not fsspec.AbstractFileSystem.find:
+        find = partial(fs.find, folder, detail=True)
+    else:
+        find = partial(_find, fs, folder)
     try:
-        found: dict[str, dict[str, Any]] = patiently(lambda: filesystem(folder).find(folder, detail=True))
+        found: dict[str, dict[str, Any]] = patiently(find)
     except FileNotFoundError:
         return {}
+    return found
+
+
+def _find(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, dict[str, Any]]:
+    """As fsspec's own, which takes a folder that cannot be listed for an empty one."""
+    found: dict[str, dict[str, Any]] = {}
+    folders = [fs._strip_protocol(folder)]
+    for path in folders:  # grows as it goes
+        try:
+            listed = fs.ls(path, detail=True)
+        except FileNotFoundError:
+            continue  # it was removed meanwhile
+        for entry in listed:
+            if entry["type"] == "directory":
+                folders.append(entry["name"])
+            else:
+                found[entry["name"]] = entry
     return found
 
 

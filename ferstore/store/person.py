@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -34,6 +34,15 @@ class Person:
     items: frozenset[tuple[str, str]]
     urls: frozenset[str]
     subject: str | None = None
+
+    def joined(self, other: Person) -> Person:
+        """With what was found of the same person in another state."""
+        return replace(
+            self,
+            image_ids=self.image_ids | other.image_ids,
+            items=self.items | other.items,
+            urls=self.urls | other.urls,
+        )
 
     def columns(self, schema: TableSchema) -> list[str]:
         """Columns that tell which rows of a table are the person's."""

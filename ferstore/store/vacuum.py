@@ -23,6 +23,7 @@ from ferstore.progress import Progress, Silent
 from ferstore.store.at_work import Working, runs_at_work
 from ferstore.store.attempts import Attempts
 from ferstore.store.catalog import commit_transactions
+from ferstore.store.commit import as_of, on_newest
 from ferstore.store.erase import finish_erasures
 from ferstore.store.files import remove_files
 from ferstore.store.pin import Pin
@@ -123,25 +124,26 @@ def vacuum(
     for _ in (attempts := Attempts("the store")):
         now = datetime.now(UTC)
         pin = store.pin()
-        working = runs_at_work(store, pin)
-        gone = {
-            name: expired(table, before=now - keep, needed=_needed(working, name)) for name, table in pin.tables.items()
-        }
-        before = references(pin)
-        old = removable(leftovers(store, before), now=now, grace=grace, working=working)
-        if dry_run:
-            return _report(gone, _only(pin, before, gone), old, working, None)
-        if not old and not any(gone.values()):
-            if not attempts.was_unsure:
-                return _report(gone, {}, [], working, None)
-            break  # an earlier try landed, and only its reply was lost
-        named |= {url: before.data.get(url, 0) for url in before.urls}
-        counted = gone if any(gone.values()) else counted
-        with attempts.landing():
+        with attempts.landing(), as_of(store, pin):
+            working = runs_at_work(store, pin)
+            gone = {
+                name: expired(table, before=now - keep, needed=_needed(working, name))
+                for name, table in pin.tables.items()
+            }
+            before = references(pin)
+            old = removable(leftovers(store, before), now=now, grace=grace, working=working)
+            if dry_run:
+                return _report(gone, _only(pin, before, gone), old, working, None)
+            if not old and not any(gone.values()):
+                if not attempts.was_unsure:
+                    return _report(gone, {}, [], working, None)
+                break  # an earlier try landed, and only its reply was lost
+            named |= {url: before.data.get(url, 0) for url in before.urls}
+            counted = gone if any(gone.values()) else counted
             _expire(store, pin, gone, {_table_of(store, file.url) for file in old})
         if attempts.landed:
             break
-    still = references(store.pin())
+    still = on_newest(store, references)
     sizes = {url: size for url, size in named.items() if url not in still.urls}
     unneeded = [file for file in old if file.url not in still.urls]
     progress.start("vacuum", len(sizes) + len(unneeded))

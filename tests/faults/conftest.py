@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,13 @@ from bounded import Bounded
 
 Level = Literal["ci", "full", "night"]
 Tally = Callable[[str, int], None]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imported() -> None:
+    """What is imported stays: the collector need not walk it thousands of times."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +39,13 @@ def full(level: Level) -> None:
     """For a test that a run of all tests has no time for."""
     if level == "ci":
         pytest.skip("takes long: FERSTORE_FAULTS=full has it")
+
+
+@pytest.fixture
+def night(level: Level) -> None:
+    """For a test that the fault suite has no time for in its quarter of an hour."""
+    if level != "night":
+        pytest.skip("takes long: FERSTORE_FAULTS=night has it")
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ def network() -> Iterator[Network]:
 
 
 def test_a_machine_whose_cable_is_cut_costs_its_shards_only(
-    full: None, network: Network, tmp_path: Path, tally: Callable[[str, int], None], capsys: pytest.CaptureFixture[str]
+    night: None, network: Network, tmp_path: Path, tally: Callable[[str, int], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = 400
     store = noise_store(tmp_path, images)

@@ -21,6 +21,7 @@ import fsspec
 import pytest
 from drawn import noise_files
 from filled import fill
+from parsed_once import remember_schemas
 from s3 import Kind, Request, Rule, Server, lasting, objects, once
 
 from ferstore.errors import FerstoreError
@@ -40,7 +41,7 @@ QUERIES = (
     "select extractor_id from extractors order by all",
     "select item, error from quarantine order by all",
 )
-SAMPLE = {"ci": 1, "full": 25, "night": 200}
+SAMPLE = {"ci": 1, "full": 6, "night": 200}
 """Faults of each operation."""
 
 
@@ -89,6 +90,7 @@ OPERATIONS = [taken_in, computed, merged]
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow one another at once, and a lasting fault ends soon."""
+    remember_schemas(monkeypatch)
     monkeypatch.setattr(reach, "pause", lambda *_: None)
     monkeypatch.setattr(attempts, "pause", lambda *_: None)
     monkeypatch.setattr(attempts, "_ATTEMPTS", 2)

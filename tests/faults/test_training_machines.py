@@ -118,10 +118,8 @@ def losses(store: Store, run_id: str | None) -> np.ndarray[tuple[int], np.dtype[
 
 @pytest.mark.parametrize("without", [0.0, 75.0], ids=["replaced at once", "replaced after more than a minute"])
 def test_a_lost_machine_costs_the_steps_since_the_last_checkpoint(
-    full: None, without: float, store: Store, cluster: Any, level: str, tally: Callable[[str, int], None]
+    night: None, without: float, store: Store, cluster: Any, tally: Callable[[str, int], None]
 ) -> None:
-    if without and level != "night":
-        pytest.skip("takes long: FERSTORE_FAULTS=night has it")
     asked = TrainRequest("deepest", "parts", recipe=RECIPE, checkpoint_seconds=3, workers=2)
 
     def run(progress: Silent) -> TrainReport:

@@ -356,6 +356,48 @@ def test_what_others_commit_meanwhile_stays(store: Store, put: Any, monkeypatch:
     assert traces_of(store, ANNA, PLANTED.tobytes()) == []
 
 
+def test_a_picture_of_them_that_comes_meanwhile_goes_too(
+    store: Store, put: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = erase_module.commit_erasure
+    new = {"dataset": "people", "item_id": "anna-new.png", "image_id": "e" * 64, "subject": "anna"}
+
+    def late(*arguments: Any) -> None:
+        monkeypatch.undo()
+        put(store, images=[new])
+        original(*arguments)
+
+    monkeypatch.setattr(erase_module, "commit_erasure", late)
+    assert erase(store, subject="anna").images == 5
+    assert sql(store, "select count(*) from images where subject = 'anna'") == [(0,)]
+    assert traces_of(store, ANNA | {"e" * 64}, PLANTED.tobytes()) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "turn"),
+    [("_look", 1), ("references", 1), ("_find", 2), ("_look", 2), ("rewrite", 1), ("expiring", 1), ("_hidden", 1)],
+)
+def test_what_another_erasure_removes_meanwhile_is_no_damage(
+    store: Store, monkeypatch: pytest.MonkeyPatch, step: str, turn: int
+) -> None:
+    """Two that began at the same moment did not see each other at work."""
+    original = getattr(erase_module, step)
+    turns: list[int] = []
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        turns.append(1)
+        if len(turns) == turn:
+            erase(open_store(store.url), subject="ben")
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(erase_module, step, late)
+    monkeypatch.setattr(erase_module, "_refuse_while_jobs_work", lambda *_: None)
+    erase(store, subject="anna")
+    assert sql(store, "select distinct subject from images") == [("cy",)]
+    assert verify(store).sound
+    assert traces_of(store, ANNA, PLANTED.tobytes()) == []
+
+
 def test_the_record_of_an_erasure_does_not_say_who(store: Store) -> None:
     report = erase(store, subject="anna")
     ((arguments, counts),) = sql(store, f"select arguments, counts from runs where run_id = '{report.run_id}'")

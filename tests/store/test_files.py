@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from ferstore.errors import StoreError
 from ferstore.store import files
@@ -95,6 +98,23 @@ def test_a_digest_of_many_pieces_is_that_of_the_whole(folder: str) -> None:
     data = os.urandom(9 << 20)
     write_file(f"{folder}/big", data)
     assert file_digest(f"{folder}/big") == (hashlib.sha256(data).hexdigest(), 9 << 20)
+
+
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "file").touch()
+    assert list(files.files_below(str(tmp_path))) == [str(tmp_path / "inner" / "file")]
+    assert files.files_below(str(tmp_path / "none")) == {}
+    original = LocalFileSystem.ls
+
+    def ls(fs: LocalFileSystem, path: str, **options: Any) -> Any:
+        if path.endswith("inner"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return original(fs, path, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "ls", ls)
+    with pytest.raises(PermissionError):
+        files.files_below(str(tmp_path))
 
 
 def test_a_missing_file_has_no_digest(folder: str) -> None:

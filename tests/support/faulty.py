@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -84,14 +84,16 @@ class Call:
         """Whether this fault differs here from those at other calls."""
         sql = self.where == "catalog"
         match kind:
-            case Kind.BEFORE | Kind.AFTER | Kind.STOPPED | Kind.FULL:
+            case Kind.BEFORE | Kind.AFTER | Kind.STOPPED:
                 return self.changes
+            case Kind.FULL:
+                return self.changes and not self.name.startswith("remove ")
             case Kind.MIDDLE:
                 return self.name.startswith("write ")
             case Kind.SHORT:
                 return self.name.startswith(("write ", "put "))
-            case Kind.LOST:
-                return self.changes
+            case Kind.LOST:  # a disk answers; a folder of another machine may name a file and not say so
+                return self.changes and (self.where != "local" or self.name.startswith(("link ", "replace ")))
             case Kind.BUSY:
                 return self.where != "local"
             case Kind.DROPPED:
@@ -119,6 +121,7 @@ class Faults:
         self.after_change: Callable[[Call], None] | None = None
         self._watching = self._dead = False
         self._lock = threading.RLock()
+        self._nested = threading.local()
 
     @contextlib.contextmanager
     def watch(self, fault: Fault | None = None) -> Iterator[None]:
@@ -138,6 +141,15 @@ class Faults:
         finally:
             self._watching = before
 
+    @contextlib.contextmanager
+    def within(self) -> Iterator[None]:
+        """Calls of this thread that are part of another; they fail as it does."""
+        before, self._nested.here = getattr(self._nested, "here", False), True
+        try:
+            yield
+        finally:
+            self._nested.here = before
+
     def call(self, call: Call, effect: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
         """Make a call, or let it fail.
 
@@ -146,7 +158,7 @@ class Faults:
             effect: does it.
             half: does a part of it.
         """
-        if not self._watching:
+        if not self._watching or getattr(self._nested, "here", False):
             return effect()
         with self._lock:
             if self._dead:
@@ -166,7 +178,12 @@ class Faults:
         return self._fail(fault.kind, call, effect, half)
 
     def _done(self, call: Call, effect: Callable[[], Any]) -> Any:
-        result = effect()
+        number = len(self.calls)
+        try:
+            result = effect()
+        except (FileExistsError, FileNotFoundError):
+            self.calls[number - 1] = replace(call, changes=False)  # it was so already
+            raise
         if call.changes and self.after_change:
             with self.aside():
                 self.after_change(call)
@@ -480,6 +497,11 @@ def _local(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         plain = str(fs._strip_protocol(path))
         if not _below(plain):
             return original(fs, path, *arguments, **options)
-        return FAULTS.call(Call(f"{name} {_plain(plain)}", "local"), lambda: original(fs, path, *arguments, **options))
+
+        def effect() -> Any:
+            with FAULTS.within():
+                return original(fs, path, *arguments, **options)
+
+        return FAULTS.call(Call(f"{name} {_plain(plain)}", "local"), effect)
 
     return called

@@ -199,9 +199,10 @@ class Job:
 
     def commit(self) -> Operation:
         """Commit what is computed."""
-        results, self.results = self.results, []
+        results: list[ShardResult] = []
 
-        def run(_: Store) -> None:
+        def run(_: Store) -> None:  # it may never come to it
+            results[:], self.results = self.results, []
             for result in results:
                 self.committer.add(result)
             self.committer.flush()
@@ -252,9 +253,11 @@ def freeze(name: str) -> Operation:
         split(store, SplitRequest(name, DATASET, "official"))
 
     def expect(before: Model) -> Model:
-        items = frozenset(
+        found = [
             (item, image, PARTS[int(item) % 3], label) for item, (image, label, _) in before.now.images.items() if label
-        )
+        ]
+        shown = {label for _, _, part, label in found if part != "validation"}
+        items = frozenset(item for item in found if item[-1] in shown)
         after = before.but(sets={**before.now.sets, name: items})
         return replace(after, tags={**before.tags, f"training-set {name}": after.now})
 
