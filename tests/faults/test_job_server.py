@@ -153,7 +153,7 @@ def test_a_date_whose_job_was_killed_has_one_result(
     level: str,
     tally: Callable[[str, int], None],
 ) -> None:
-    images, batch = (120, 8) if level == "ci" else (144, 4)
+    images, batch = (120, 8) if level == "ci" else (88, 4)
     store = noise_store(tmp_path, images)
     config = tmp_path / "extract.toml"
     config.write_text(

@@ -41,7 +41,7 @@ QUERIES = (
     "select extractor_id from extractors order by all",
     "select item, error from quarantine order by all",
 )
-SAMPLE = {"ci": 1, "full": 6, "night": 200}
+SAMPLE = {"ci": 1, "full": 4, "night": 200}
 """Faults of each operation."""
 
 
