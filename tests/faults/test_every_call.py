@@ -3,8 +3,8 @@
 Each operation runs undisturbed first: its calls are counted, and the states after its commits are the legal ones. Then
 it runs again from the same beginning with one fault at one call, for every call and fault (``full``: those that differ,
 see `cases_of`, and of long operations a sample; ``night``: all; ``ci``: a small sample). The store is opened anew and
-must be in a legal state, the final one where the operation said that it had succeeded; and the operation, run once more,
-ends in the final state.
+must be in a legal state, the final one where the operation said that it had succeeded; and the operation, run once
+more, ends in the final state.
 
 A failure names the operation, the fault and the call; ``FERSTORE_FAULT_AT='KIND@N'`` runs that one only.
 """
