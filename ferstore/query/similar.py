@@ -88,7 +88,7 @@ def _kept_vector(
 ) -> tuple[npt.NDArray[np.float32], str] | None:
     found: list[tuple[int, str, npt.NDArray[np.float32]]] = []
     for block in vectors.blocks(pin, layer):
-        for row in np.flatnonzero(pc.equal(block.ids, image_id)):
+        for row in block.rows.of([image_id]):
             found.append((int(block.made[row]), block.extractors[int(row)].as_py(), block.values[row]))
     named = [one for one in found if extractor_id in (None, one[1])]
     newest = max(named, key=lambda one: one[0], default=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,32 @@ _BLOCKS = 8  # pieces that later commits add, before all are read into one again
 _ITEM_COLUMNS = ["image_id", "dataset", "item_id", "label"]
 
 
+class Rows:
+    """Where the rows of an image are, without a look through all ids.
+
+    Args:
+        ids: images, string.
+    """
+
+    def __init__(self, ids: pa.ChunkedArray) -> None:
+        self._ids = ids
+
+    @cached_property
+    def _sorted(self) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.int64]]:
+        """Ids in order, and the row of each; not made for who never asks."""
+        keys = np.asarray(self._ids.to_numpy(), np.bytes_)
+        order = np.argsort(keys, kind="stable")
+        return keys[order], order
+
+    def of(self, image_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Rows of these images, ascending, int64."""
+        keys, order = self._sorted
+        wanted = np.unique(np.asarray(image_ids, np.bytes_))
+        first, last = (np.searchsorted(keys, wanted, side) for side in ("left", "right"))
+        found = [order[begin:end] for begin, end in zip(first, last, strict=True)]
+        return np.sort(np.concatenate([np.empty(0, np.int64), *found]))
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Vectors of some data files, of the view identity.
@@ -28,6 +55,7 @@ class Block:
     Attributes:
         files: their URLs.
         ids: images, string.
+        rows: where each of them is.
         extractors: what made each vector, string.
         made: when, microseconds since 1970.
         norms: float32, as stored.
@@ -36,6 +64,7 @@ class Block:
 
     files: frozenset[str]
     ids: pa.ChunkedArray
+    rows: Rows
     extractors: pa.ChunkedArray
     made: npt.NDArray[np.int64]
     norms: npt.NDArray[np.float32]
@@ -59,7 +88,7 @@ class Vectors:
         self._most = min(machine_memory() // 8, 2 * GIB) if most is None else most
         self._kept: dict[str, list[Block]] = {}
         self._files: dict[str, tuple[int | None, list[DataFile]]] = {}
-        self._items: tuple[int | None, pa.Table] | None = None
+        self._items: tuple[int | None, pa.Table, Rows] | None = None
 
     def fit(self, pin: Pin, layer: str) -> bool:
         """Whether all vectors of a layer are kept once they are read."""
@@ -101,10 +130,10 @@ class Vectors:
                     _ITEM_COLUMNS,
                     pc.field("image_id").isin(pa.array(image_ids, pa.string())),
                 )
-            self._items = snapshot, read_rows(self._store, pin, "images", _ITEM_COLUMNS).combine_chunks()
-        items = self._items[1]
-        found = np.flatnonzero(pc.is_in(items["image_id"], pa.array(image_ids, pa.string())))
-        return items.take(pa.array(found))
+            items = read_rows(self._store, pin, "images", _ITEM_COLUMNS).combine_chunks()
+            self._items = snapshot, items, Rows(items["image_id"])
+        _, items, rows_of = self._items
+        return items.take(pa.array(rows_of.of(image_ids)))
 
     def _data_files(self, pin: Pin, table: str) -> list[DataFile]:
         snapshot = pin.snapshots[table]
@@ -130,6 +159,7 @@ class Vectors:
         return Block(
             frozenset(data_file.file_path for data_file in files),
             rows["image_id"],
+            Rows(rows["image_id"]),
             rows["extractor_id"],
             np.asarray(rows["extracted_at"].cast(pa.int64())),
             np.asarray(rows["norm"]),
