@@ -217,7 +217,6 @@ def files_below(folder: str) -> dict[str, dict[str, Any]]:
     Raises:
         OSError: a folder cannot be listed.
     """
-
     fs = filesystem(folder)
     if isinstance(fs, AsyncFileSystem) or type(fs).find is not fsspec.AbstractFileSystem.find:
         find = partial(fs.find, folder, detail=True)
