@@ -89,21 +89,38 @@ def read_file(
         UnavailableError: it cannot be reached.
     """
 
-    def read(source: Any, **how: Any) -> pa.Table:
+    def read(source: Any) -> pa.Table:
         if where is None:  # Arrow's datasets, which filters need, take a fifth of a second to import
             found = pq.ParquetFile(source, page_checksum_verification=True).read(columns=columns)
             return found.select(columns) if columns is not None else found
-        return pq.read_table(source, columns=columns, filters=where, page_checksum_verification=True, **how)
+        from pyarrow.fs import LocalFileSystem
+
+        at = LocalFileSystem() if isinstance(source, str) else None  # Arrow's, see `_arrows_own`
+        return pq.read_table(source, columns=columns, filters=where, filesystem=at, page_checksum_verification=True)
 
     def in_place() -> pa.Table:
         if (path := local_path(url)) is not None:
-            return read(str(path), filesystem=filesystem(url))
+            return read(str(path))
         # Given the filesystem, Arrow would ask it whether the file exists, and take a 503 for a no.
         with filesystem(url).open(url, "rb") as stream:
             return read(stream)
 
     with _readable(url):
-        return read(pa.BufferReader(read_checked(url))) if whole else patiently(in_place)
+        if not whole:
+            return patiently(in_place)
+        data = read_checked(url)
+        return read(pa.BufferReader(data if where is None else _arrows_own(data)))
+
+
+def _arrows_own(data: bytes) -> pa.Buffer:
+    """A copy in Arrow's memory.
+
+    Threads of Arrow's datasets let go of their source some time after its rows were given; where that is an object of
+    Python's and the interpreter is just ending, the process aborts.
+    """
+    stream = pa.BufferOutputStream()
+    stream.write(data)
+    return stream.getvalue()
 
 
 @contextmanager

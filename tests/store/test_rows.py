@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
+from pyarrow.fs import LocalFileSystem
 
 from ferstore.store import rows as rows_module
 from ferstore.store.commit import transact
@@ -87,12 +90,43 @@ def test_maps_and_vectors_survive_the_rewrite_of_their_file(store: Store, put: P
 
 
 def test_only_the_columns_and_rows_asked_for_are_read(store: Store, put: Put) -> None:
-    import pyarrow.compute as pc
-
     pin = put(store, images=[{"item_id": item, "width": n} for n, item in enumerate("abc")])
     found = read_rows(store, pin, "images", ["item_id"], pc.field("width") > 0)
     assert found.column_names == ["item_id"]
     assert sorted(found["item_id"].to_pylist()) == ["b", "c"]
+
+
+@pytest.mark.parametrize("table", ["images", "pool_3"])
+def test_what_arrows_threads_hold_is_no_object_of_pythons(
+    store: Store, put: Put, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """They let go of it later; where the interpreter was just ending, a command that had succeeded ended in SIGABRT."""
+    put(
+        store,
+        images=[{"item_id": "1", "image_id": "a"}],
+        pool_3=[{"image_id": "a", "pool_3": np.ones(2048, np.float32)}],
+    )
+    bytes_of_pythons: list[bytes] = []
+    sources: list[Any] = []
+    checked, original = rows_module.read_checked, pq.read_table
+
+    def read(url: str) -> bytes:
+        bytes_of_pythons.append(checked(url))
+        return bytes_of_pythons[-1]
+
+    def read_table(source: Any, **options: Any) -> pa.Table:
+        sources.append((source, options["filesystem"]))
+        return original(source, **options)
+
+    monkeypatch.setattr(rows_module, "read_checked", read)
+    monkeypatch.setattr(pq, "read_table", read_table)
+    assert len(read_rows(store, store.pin(), table, ["image_id"], pc.field("image_id") != "b")) == 1
+    [(source, at)] = sources
+    if isinstance(source, str):
+        assert isinstance(at, LocalFileSystem)
+    else:
+        theirs = np.frombuffer(bytes_of_pythons[0], np.uint8).ctypes.data
+        assert source.read_buffer(1).address != theirs
 
 
 def test_an_empty_table_is_read_with_its_columns(store: Store) -> None:
