@@ -38,7 +38,7 @@ SEED = int(os.environ.get("FERSTORE_FAULTS_SEED", "1"))
 SHRINK = "FERSTORE_FAULTS_SHRINK" in os.environ  # a failure's shortest sequence: takes minutes
 SEQUENCES = {"ci": 20, "full": 225, "night": 1250}  # of each part
 PARTS = 1 if os.environ.get("FERSTORE_FAULTS", "ci") == "ci" else 8
-STEPS = 9
+STEPS = 8
 
 ITEMS = [str(number) for number in range(5)]
 PICTURES = list(range(1, 7))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from pyiceberg.io import InputFile
 from pyiceberg.schema import Schema
 from pyiceberg.serializers import FromByteStream, FromInputFile
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.utils.concurrent import ExecutorFactory
 
 from ferstore.store import store as store_module
 from ferstore.store.schema import TableSchema, declared_schemas
@@ -73,6 +76,18 @@ class SmallStores:
         return self._read[file.location]
 
 
+class Inline(Executor):
+    """Work done where it is asked for: a file of a few hundred bytes is read before a thread is woken."""
+
+    def submit(self, work: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(work(*given, **named))
+        except BaseException as error:  # as a thread does; `Crash` is one
+            done.set_exception(error)
+        return done
+
+
 @contextmanager
 def small_stores() -> Iterator[SmallStores]:
     """Small stores in a folder of the machine's memory, where it has one."""
@@ -84,5 +99,8 @@ def small_stores() -> Iterator[SmallStores]:
         tempfile.TemporaryDirectory(prefix="ferstore-", dir=memory if memory.is_dir() else None) as folder,
     ):
         stores = SmallStores(Path(folder).resolve())
-        with mock.patch.object(FromInputFile, "table_metadata", staticmethod(stores.metadata)):
+        with (
+            mock.patch.object(FromInputFile, "table_metadata", staticmethod(stores.metadata)),
+            mock.patch.object(ExecutorFactory, "get_or_create", staticmethod(Inline)),
+        ):
             yield stores
