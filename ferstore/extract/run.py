@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from ferstore.cluster import cluster, resources_now
 from ferstore.errors import ExtractError, FerstoreError, InputError
+from ferstore.extract.calls import NetworkCall
 from ferstore.extract.committer import Committer
 from ferstore.extract.identity import Extractor
 from ferstore.extract.layer import Layer
@@ -30,7 +31,7 @@ from ferstore.extract.request import ExtractReport, ExtractRequest
 from ferstore.extract.staffing import staffing
 from ferstore.extract.watch import ExtractWatch
 from ferstore.extract.weights import Weights, resolve
-from ferstore.extract.worker import NetworkCall, ShardWorker, Target
+from ferstore.extract.worker import ShardWorker, Target
 from ferstore.image.decode import PREPROCESSING
 from ferstore.progress import Progress, Silent
 from ferstore.resources import Resources
@@ -293,6 +294,7 @@ def _build_worker(settings: _WorkerSettings, network: NetworkFactory | None, wei
         run_id=settings.run_id,
         batch_size=request.batch_size,
         decode_threads=max(2, settings.threads),
+        calls_at_once=2 if settings.threads > 1 and not request.gpus_per_actor else 1,
     )
 
 

@@ -9,10 +9,10 @@ import hashlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,13 @@ import pyarrow as pa
 
 from ferstore.background import step_back
 from ferstore.errors import FerstoreError, FetchError
+from ferstore.extract.calls import Called, Features, NetworkCall, NetworkCalls, Pixels
 from ferstore.extract.plan import Shard, WorkItem, columns_of, items_of
 from ferstore.image.decode import pixels
 from ferstore.image.fetch import Fetcher
 from ferstore.store.files import StoredFile, write_data_file
 from ferstore.store.schema import TableSchema
 from ferstore.store.writer import ParquetBuffer, feature_column
-
-Pixels = npt.NDArray[np.uint8]
-NetworkCall = Callable[[Pixels], Mapping[str, npt.NDArray[np.float32]]]
-"""uint8 (n, 299, 299, 3) to float32 (n, *shape) for each layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +81,14 @@ class ShardWorker:
     """Computes shards, several at a time: one in the network, the next decoding, the last writing.
 
     Args:
-        network: the network, called by one thread at a time.
+        network: the network, called by ``calls_at_once`` threads at most.
         targets: where each layer goes.
         extractor_id: identity written beside every feature.
         run_id: names the files' run.
         batch_size: images a call of the network.
         decode_threads: threads that read and decode ahead.
+        calls_at_once: batches in the network at a time. The threads of one wait for one another at every layer of a
+            network; on a CPU those of a second one work meanwhile.
     """
 
     def __init__(
@@ -101,8 +100,9 @@ class ShardWorker:
         run_id: str,
         batch_size: int,
         decode_threads: int,
+        calls_at_once: int = 1,
     ) -> None:
-        self._network = network
+        self._calls = NetworkCalls(network, calls_at_once)
         self._targets = targets
         self._extractor_id = extractor_id
         self._run_id = run_id
@@ -123,27 +123,35 @@ class ShardWorker:
         seconds = waited = 0.0
         decoded = self._decode_ahead(shard.items)
         first = next(decoded, None)  # decoding begins before it is this shard's turn
+        running: deque[tuple[list[WorkItem], Future[Called]]] = deque()
+        encoding: Future[None] | None = None
         with ThreadPoolExecutor(1, "encode", step_back) as encoder:
-            pending: Future[None] | None = None
+
+            def take() -> None:
+                nonlocal encoding, seconds
+                items, call = running.popleft()
+                called = call.result()
+                seconds += called.seconds
+                if encoding:
+                    encoding.result()  # one batch waits to be encoded, never more
+                encoding = encoder.submit(self._append, buffers, items, called.features, called.ended)
+                done.extend(items)
+
             with self._turn:
                 asked = time.perf_counter()
                 for batch, bad in _batches(first, decoded, self._batch_size):
-                    waited += time.perf_counter() - asked
+                    waited += self._calls.idle(asked)
                     failures += bad
-                    if not batch:
-                        continue
-                    began = datetime.now(UTC)
-                    features = self._network(np.stack([picture for _, picture in batch]))
-                    now = datetime.now(UTC)
-                    seconds += (now - began).total_seconds()
-                    if pending:
-                        pending.result()  # one batch of features waits, never more
-                    items = [item for item, _ in batch]
-                    pending = encoder.submit(self._append, buffers, items, features, now)
-                    done += items
+                    if batch:
+                        pictures = np.stack([picture for _, picture in batch])
+                        while running and (running[0][1].done() or len(running) == self._calls.depth):
+                            take()
+                        running.append(([item for item, _ in batch], self._calls.submit(pictures)))
                     asked = time.perf_counter()
-            if pending:
-                pending.result()  # the next shard is in the network meanwhile
+            while running:
+                take()  # the next shard is in the network meanwhile
+            if encoding:
+                encoding.result()
         files = self._write(buffers) if done else ()
         return ShardResult(shard.layers, files, tuple(done), tuple(failures), seconds, waited)
 
@@ -183,7 +191,7 @@ class ShardWorker:
         self,
         buffers: Mapping[str, ParquetBuffer],
         items: Sequence[WorkItem],
-        features: Mapping[str, npt.NDArray[np.float32]],
+        features: Features,
         now: datetime,
     ) -> None:
         for layer, buffer in buffers.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from drawn import noise_files, picture, write
 from stub_network import stub_factory
 
 from ferstore.errors import UnavailableError
+from ferstore.extract.calls import Pixels
 from ferstore.extract.plan import Shard, WorkItem
-from ferstore.extract.worker import Pixels, ShardResult, ShardWorker, Target
+from ferstore.extract.worker import ShardResult, ShardWorker, Target
 from ferstore.image.decode import pixels
 from ferstore.store.files import StoredFile, file_digest
 from ferstore.store.schema import declared_schemas
@@ -164,11 +165,11 @@ def test_an_error_of_the_network_ends_the_shard(tmp_path: Path) -> None:
 
 
 def test_the_next_shard_is_computed_while_the_last_batch_of_one_is_encoded(tmp_path: Path) -> None:
-    computed, encoded = threading.Event(), threading.Event()
+    computed = threading.Event()
     files = noise_files(4)
     items = work_of(tmp_path, files)
     worker = make_worker(tmp_path / "out")
-    plain_network, plain_append = worker._network, worker._append
+    plain_network, plain_append = worker._calls._network, worker._append
     calls = []
 
     def network(pictures: Pixels) -> Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
@@ -178,14 +179,73 @@ def test_the_next_shard_is_computed_while_the_last_batch_of_one_is_encoded(tmp_p
         return plain_network(pictures)
 
     def append(buffers: Any, some: Sequence[WorkItem], *rest: Any) -> None:
-        if len(calls) == 1:
-            assert computed.wait(20), "the network waited for the encoder"
-            encoded.set()
+        assert computed.wait(20), "the network waited for the encoder"
         plain_append(buffers, some, *rest)
 
-    worker._network, worker._append = network, append  # type: ignore[method-assign]
+    worker._calls._network = network
+    worker._append = append  # type: ignore[method-assign,assignment]
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(worker.run, Shard(tuple(items[:2]), LAYERS))
         other = threads.submit(worker.run, Shard(tuple(items[2:]), LAYERS))
         assert [len(shard.result(60).done) for shard in (first, other)] == [2, 2]
-    assert encoded.is_set()
+
+
+def test_rows_stay_in_order_where_a_later_batch_is_done_first(tmp_path: Path) -> None:
+    later = threading.Event()
+    stub = stub_factory()()
+    calls = []
+
+    def network(pictures: Pixels) -> Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+        calls.append(len(pictures))
+        if len(calls) == 1:
+            assert later.wait(20), "no second batch came while the first was in the network"
+        else:
+            later.set()
+        return stub(pictures)
+
+    targets = {layer: Target(declared_schemas()[layer], f"file://{tmp_path}/out/{layer}") for layer in LAYERS}
+    items = work_of(tmp_path, noise_files(7))
+    worker = ShardWorker(
+        network, targets, extractor_id="e1", run_id="r1", batch_size=2, decode_threads=2, calls_at_once=2
+    )
+    result = worker.run(Shard(tuple(items), LAYERS))
+    assert list(result.done) == items
+    alone = run(tmp_path / "alone", items, batch_size=2)
+    for layer in LAYERS:
+        np.testing.assert_array_equal(features(result, layer), features(alone, layer))
+        assert column(result.files[LAYERS.index(layer)], "image_id") == [item.image_id for item in items]
+
+
+def test_pictures_wait_for_a_slow_network_and_do_not_pile_up_in_it(tmp_path: Path) -> None:
+    go, began = threading.Event(), threading.Event()
+    stub = stub_factory()()
+
+    def network(pictures: Pixels) -> Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+        began.set()
+        assert go.wait(20)
+        return stub(pictures)
+
+    targets = {layer: Target(declared_schemas()[layer], f"file://{tmp_path}/out/{layer}") for layer in LAYERS}
+    worker = ShardWorker(network, targets, extractor_id="e", run_id="r", batch_size=1, decode_threads=1)
+    given: list[int] = []
+    submit = worker._calls.submit
+
+    def counted(pictures: Pixels) -> Any:
+        given.append(len(pictures))
+        return submit(pictures)
+
+    worker._calls.submit = counted  # type: ignore[method-assign,assignment]
+    with ThreadPoolExecutor(1) as thread:
+        shard = thread.submit(worker.run, Shard(tuple(work_of(tmp_path, noise_files(8))), LAYERS))
+        assert began.wait(20)
+        assert not wait([shard], 0.3).done
+        assert len(given) == worker._calls.depth == 2
+        go.set()
+        assert len(shard.result(20).done) == 8
+
+
+def test_what_the_network_waited_for_each_batch_is_summed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = make_worker(tmp_path / "out", batch_size=2)
+    waits = iter([4.0, 2.0, 1.0])
+    monkeypatch.setattr(worker._calls, "idle", lambda since: next(waits))
+    assert worker.run(Shard(tuple(work_of(tmp_path, noise_files(5))), LAYERS)).waited == 7.0

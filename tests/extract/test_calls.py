@@ -1,0 +1,111 @@
+"""Batches in the network: how many at a time, in which order, and what its time is counted as."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import wait
+
+import numpy as np
+import pytest
+
+from ferstore.extract import run as run_module
+from ferstore.extract.calls import Features, NetworkCalls, Pixels
+from ferstore.extract.request import ExtractRequest
+
+
+def batch(number: int) -> Pixels:
+    return np.full((1, 2, 2, 3), number, np.uint8)
+
+
+def number(pixels: Pixels) -> int:
+    return int(pixels[0, 0, 0, 0])
+
+
+class Gate:
+    """A network whose calls begin and end when the test lets them."""
+
+    def __init__(self) -> None:
+        self.began = [threading.Event() for _ in range(4)]
+        self.may_end = [threading.Event() for _ in range(4)]
+
+    def __call__(self, pixels: Pixels) -> Features:
+        self.began[number(pixels)].set()
+        assert self.may_end[number(pixels)].wait(20)
+        return {"pool_3": pixels[:, 0, 0].astype(np.float32)}
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_as_many_calls_as_are_allowed_are_under_way_and_the_next_waits(at_once: int) -> None:
+    gate = Gate()
+    calls = NetworkCalls(gate, at_once)
+    assert calls.depth == at_once + 1
+    given = [calls.submit(batch(one)) for one in range(calls.depth)]
+    for one in range(at_once):
+        assert gate.began[one].wait(20)
+    assert not gate.began[at_once].wait(0.1)
+    gate.may_end[0].set()
+    assert gate.began[at_once].wait(20)
+    for one in range(calls.depth):
+        gate.may_end[one].set()
+    assert [float(call.result(20).features["pool_3"][0, 0]) for call in given] == list(range(calls.depth))
+
+
+def test_the_time_of_two_calls_at_once_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [10.0]
+    monkeypatch.setattr("ferstore.extract.calls.time.perf_counter", lambda: now[0])
+    gate = Gate()
+    calls = NetworkCalls(gate, 2)
+    given = [calls.submit(batch(one)) for one in range(2)]
+    assert gate.began[0].wait(20)
+    assert gate.began[1].wait(20)
+    time.sleep(0.05)  # both have looked at the clock before they began
+    for one, moment in ((0, 14.0), (1, 17.0)):
+        now[0] = moment
+        gate.may_end[one].set()
+        wait([given[one]], 20)
+    assert [call.result().seconds for call in given] == [4.0, 3.0]
+
+
+def test_the_network_is_idle_from_its_last_call_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [10.0]
+    monkeypatch.setattr("ferstore.extract.calls.time.perf_counter", lambda: now[0])
+    gate = Gate()
+    calls = NetworkCalls(gate, 1)
+    assert calls.idle(since=7.0) == 3.0
+    call = calls.submit(batch(0))
+    assert calls.idle(since=7.0) == 0.0
+    now[0] = 12.0
+    gate.may_end[0].set()
+    call.result(20)
+    now[0] = 15.0
+    assert calls.idle(since=7.0) == 3.0
+    assert calls.idle(since=14.0) == 1.0
+
+
+def test_a_call_that_fails_leaves_the_network_to_the_next() -> None:
+    def network(pixels: Pixels) -> Features:
+        if number(pixels) == 0:
+            raise RuntimeError("out of memory")
+        return {}
+
+    calls = NetworkCalls(network, 1)
+    first, second = calls.submit(batch(0)), calls.submit(batch(1))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        first.result(20)
+    assert second.result(20).features == {}
+    assert calls.idle(since=0.0) > 0
+
+
+@pytest.mark.parametrize(
+    ("threads", "gpus", "at_once"),
+    [(2, 0.0, 2), (1, 0.0, 1), (2, 1.0, 1), (8, 0.5, 1)],
+    ids=["several cores", "one core", "a GPU", "a share of one"],
+)
+def test_two_calls_at_once_are_for_actors_with_several_cores_and_no_gpu(
+    threads: int, gpus: float, at_once: int
+) -> None:
+    request = ExtractRequest(weights="random", gpus_per_actor=gpus)
+    settings = run_module._WorkerSettings({}, "e", "r", request, threads)
+    worker = run_module._build_worker(settings, lambda: lambda pixels: {}, None)
+    assert worker._calls.depth == at_once + 1
