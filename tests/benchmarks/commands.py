@@ -79,7 +79,7 @@ def run(command: Sequence[str], *, timeout: float = 900, environment: dict[str, 
     try:
         output, errors = process.communicate(timeout=timeout)
     except BaseException as error:
-        for pid in _family(process.pid):
+        for pid in family(process.pid):
             _kill(pid)
         process.communicate()
         if isinstance(error, subprocess.TimeoutExpired):
@@ -104,7 +104,7 @@ def peak_of_this_process() -> int:
 
 def _watch(pid: int, peaks: dict[int, tuple[str, int]], ended: threading.Event) -> None:
     while not ended.wait(_PAUSE):
-        for found in _family(pid):
+        for found in family(pid):
             status = _status(found)
             if status is not None and status[1] >= peaks.get(found, ("", 0))[1]:
                 title, size = status
@@ -114,7 +114,8 @@ def _watch(pid: int, peaks: dict[int, tuple[str, int]], ended: threading.Event) 
                 peaks[found] = name, size
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
+    """A process and all that it has started, by pid."""
     found, waiting = [], [pid]
     while waiting:
         one = waiting.pop()
