@@ -60,7 +60,7 @@ VOLATILE = frozenset({"run_id", "host", "pid", "images_snapshot"})  # and all ti
 VALUES = frozenset({"pool_3", "mixed_10"})
 TEARING = CRASHES | {Kind.SHORT, Kind.FULL, Kind.LOST, Kind.CONFLICT}
 SEED = int(os.environ.get("FERSTORE_FAULT_SEED", "6"))
-SAMPLE = {"ci": 3, "full": 150, "night": None}
+SAMPLE = {"ci": 3, "full": 110, "night": None}
 """Of the faults at commits of the catalog, and as many of the others, of each operation and place; None: all."""
 
 State = Mapping[str, Any] | None

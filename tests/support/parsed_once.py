@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pyiceberg.avro import file as avro
+from pyiceberg.avro import resolver
 from pyiceberg.avro.reader import Reader
 from pyiceberg.schema import Schema
 
@@ -16,6 +17,7 @@ def remember_schemas(patch: pytest.MonkeyPatch) -> None:
     schemas: dict[str, Schema] = {}
     readers: dict[Any, tuple[Reader, Any]] = {}
     parsed, resolved = avro.AvroFileHeader.get_schema, avro.resolve_reader
+    header_reader = resolver.construct_reader(avro.META_SCHEMA, {-1: avro.AvroFileHeader})
 
     def get_schema(header: avro.AvroFileHeader) -> Schema:
         text = header.meta["avro.schema"]
@@ -28,4 +30,5 @@ def remember_schemas(patch: pytest.MonkeyPatch) -> None:
         return readers[key][0]
 
     patch.setattr(avro.AvroFileHeader, "get_schema", get_schema)
+    patch.setattr(avro.AvroFile, "_read_header", lambda file: header_reader.read(file.decoder))
     patch.setattr(avro, "resolve_reader", resolve_reader)

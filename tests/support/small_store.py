@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
+from inline import Inline
 from pyiceberg.io import InputFile
 from pyiceberg.schema import Schema
 from pyiceberg.serializers import FromByteStream, FromInputFile
@@ -74,18 +73,6 @@ class SmallStores:
             if file.location not in self._read:
                 self._read[file.location] = FromByteStream.table_metadata(stream)
         return self._read[file.location]
-
-
-class Inline(Executor):
-    """Work done where it is asked for: a file of a few hundred bytes is read before a thread is woken."""
-
-    def submit(self, work: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:
-        done: Future[Any] = Future()
-        try:
-            done.set_result(work(*given, **named))
-        except BaseException as error:  # as a thread does; `Crash` is one
-            done.set_exception(error)
-        return done
 
 
 @contextmanager
