@@ -11,6 +11,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -106,10 +107,11 @@ class Bare:
         """Run for its seconds; images done."""
         inception.configure(self._precision, gpus=0, threads=None)  # of the process, where another one was made since
         done, began = 0, time.perf_counter()
-        while time.perf_counter() - began < self._seconds:
-            for batch in self.batches:
-                self.network(batch)
-                done += len(batch)
+        for batch in cycle(self.batches):
+            self.network(batch)
+            done += len(batch)
+            if time.perf_counter() - began > self._seconds:
+                break
         return done
 
     def rate(self) -> float:

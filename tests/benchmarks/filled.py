@@ -12,7 +12,7 @@ import numpy as np
 import ferstore
 from tests.benchmarks.commands import Done
 from tests.benchmarks.commands import ferstore as command
-from tests.benchmarks.inputs import Inputs
+from tests.benchmarks.inputs import Inputs, kind_of
 
 DATASET = "faces"
 
@@ -21,9 +21,8 @@ def new_store(inputs: Inputs, faces: Path, name: str) -> Path:
     """A store of that name with the faces ingested and no feature."""
     store = inputs.folder / name
     shutil.rmtree(store, ignore_errors=True)  # an earlier run's, in a folder that was kept
-    kind = "ferplus" if faces.is_relative_to(inputs.folder) and inputs.kind == "ferplus" else "folder"
     command(store, "init")
-    command(store, "ingest", kind, faces, "--name", DATASET)
+    command(store, "ingest", kind_of(faces), faces, "--name", DATASET)
     return store
 
 

@@ -51,7 +51,7 @@ class Inputs:
     @property
     def kind(self) -> str:
         """Of data set, for ``ferstore ingest``."""
-        return "ferplus" if (self.faces / PARTS[0]).is_dir() else "folder"
+        return kind_of(self.faces)
 
     def of(self, *, quick: T, normal: T, full: T) -> T:
         """What is asked for at this size."""
@@ -84,6 +84,11 @@ def prepare(faces: Path | None, weights: str | None, folder: Path, size: Size) -
     found = resolve(weights or "random")
     word = "RANDOM WEIGHTS" if found.kind == "random" else f"weights {found.sha256[:8]}"
     return Inputs(faces.absolute(), weights or "random", folder.absolute(), size, f"{named}, {word}")
+
+
+def kind_of(folder: Path) -> str:
+    """Of data set, for ``ferstore ingest``: the official extraction of FERPLUS, or ``<class>/<file>``."""
+    return "ferplus" if (folder / PARTS[0]).is_dir() else "folder"
 
 
 def pictures(folder: Path) -> list[Path]:
