@@ -42,7 +42,8 @@ def show_erase(report: EraseReport, *, dry_run: bool) -> None:
     """What went, what is no longer reproducible, and what is left to the user."""
     verb = "would erase" if dry_run else "erased"
     rows = ", ".join(f"{table} {count:,}" for table, count in report.rows.items())
-    say(f"{verb} {report.images:,} pictures; rows: {rows or 'none in the newest state'}")
+    pictures = "1 picture" if report.images == 1 else f"{report.images:,} pictures"
+    say(f"{verb} {pictures}; rows: {rows or 'none in the newest state'}")
     files = "at most " if dry_run else ""
     say(f"  past states expired: {report.snapshots:,}; files removed: {files}{report.files:,}")
     if report.tags:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.benchmarks.inputs import kind_of
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -59,3 +61,9 @@ def test_rows_of_a_gpu_say_that_there_is_none(tmp_path: Path) -> None:
     assert len(rows) >= 3
     assert {row["missing"] for row in rows} == {"no GPU"}
     assert table.count("not measured: no GPU") == len(rows)
+
+
+def test_a_folder_is_ingested_as_what_it_holds_wherever_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "of-ferplus" / "FER2013Train").mkdir(parents=True)
+    (tmp_path / "photos" / "class-0").mkdir(parents=True)
+    assert [kind_of(tmp_path / name) for name in ("of-ferplus", "photos")] == ["ferplus", "folder"]

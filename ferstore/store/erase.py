@@ -116,7 +116,7 @@ def erase(
         report = _erase(store, find, person, run, progress)
     except BaseException as error:
         with contextlib.suppress(Exception):  # the first error is the one to tell
-            record_run(store, run, "failed", None, person.pattern.sub("", str(error)) or type(error).__name__)
+            record_run(store, run, "failed", None, type(error).__name__)  # its words may say who
         raise
     record_run(store, run, "done", {"images": report.images, **report.rows})
     return report

@@ -48,10 +48,10 @@ def test_a_picture_is_erased_and_the_next_look_finds_nobody(store: Store, capsys
     image, url = sql(store, "select image_id, source_url from images order by item_id limit 1")[0]
     code, out, err = run(capsys, "erase", "--image", str(image), "--dry-run")
     assert (code, err) == (0, "")
-    assert "would erase 1 pictures; rows: images 1, mixed_10 1, pool_3 1" in out
+    assert "would erase 1 picture; rows: images 1, mixed_10 1, pool_3 1" in out
     code, out, err = run(capsys, "erase", "--image", str(image))
     assert code == 0
-    assert out.startswith("erased 1 pictures; rows: images 1, mixed_10 1, pool_3 1\n")
+    assert out.startswith("erased 1 picture; rows: images 1, mixed_10 1, pool_3 1\n")
     assert str(url) in err  # the picture itself is the user's to remove
     assert sql(store, "select count(*) from images") == [(3,)]
     code, _, err = run(capsys, "erase", "--image", str(image))

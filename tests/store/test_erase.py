@@ -405,6 +405,20 @@ def test_the_record_of_an_erasure_does_not_say_who(store: Store) -> None:
     assert json.loads(str(counts))["images"] == 4
 
 
+def test_the_record_of_an_erasure_that_failed_does_not_say_who_either(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its error may name a picture that came since the person was looked up first."""
+
+    def fail(*_: object) -> None:
+        raise ConflictError("dora-1.png is in use")
+
+    monkeypatch.setattr(erase_module, "_erase", fail)
+    with pytest.raises(ConflictError, match="dora"):
+        erase(store, subject="anna")
+    assert sql(store, "select state, error from runs where command = 'erase'") == [("failed", "ConflictError")]
+
+
 def test_an_extract_and_an_ingest_go_on_as_before(store: Store, faces: Path) -> None:
     erase(store, subject="anna")
     fill(store, ExtractRequest(weights="random", views=("identity", "hflip")))
