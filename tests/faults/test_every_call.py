@@ -7,6 +7,7 @@ must be in a legal state, the final one where the operation said that it had suc
 more, ends in the final state.
 
 A failure names the operation, the fault and the call; ``FERSTORE_FAULT_AT='KIND@N'`` runs that one only.
+``FERSTORE_FAULT_SAMPLE=all`` takes all faults that differ, also of long operations.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ TEARING = CRASHES | {Kind.SHORT, Kind.FULL, Kind.LOST, Kind.CONFLICT}
 SEED = int(os.environ.get("FERSTORE_FAULT_SEED", "6"))
 SAMPLE = {"ci": 3, "full": 110, "night": None}
 """Of the faults at commits of the catalog, and as many of the others, of each operation and place; None: all."""
+if os.environ.get("FERSTORE_FAULT_SAMPLE") == "all":
+    SAMPLE = dict.fromkeys(SAMPLE)
 
 State = Mapping[str, Any] | None
 """Rows of every table, now and at each tag; None where there is no store."""
