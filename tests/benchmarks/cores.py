@@ -2,12 +2,13 @@
 
 Not a comparison but the profile behind one: CPU milliseconds an image, by process and by kind of thread, over the
 steady part of a run, beside what the bare network takes alone. Threads that step back (`ferstore.background`), which
-decode and encode, are known by their niceness. Linux only.
+decode and encode, are known by their niceness; those that encode end with their shard. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import tempfile
 import threading
@@ -22,8 +23,8 @@ from tests.benchmarks.inputs import prepare
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAUSE = 0.5
-Times = dict[tuple[str, int, int], float]
-"""CPU seconds of each thread: by kind, process and thread."""
+Times = dict[tuple[int, int], tuple[str, float]]
+"""Kind and CPU seconds of each thread, by process and thread: Ray renames a process by what it does."""
 
 
 def main() -> None:
@@ -67,14 +68,25 @@ def _threads(pid: int) -> Times:
             tasks = list(Path(f"/proc/{process}/task").iterdir())
         except OSError:
             continue
+        alive = 0.0
         for task in tasks:
             try:
-                fields = (task / "stat").read_text().rpartition(")")[2].split()
+                nice, used = _used(task)
             except OSError:
                 continue
-            kind = _kind(line, int(fields[16]), task.name == str(process))
-            found[kind, process, int(task.name)] = (int(fields[11]) + int(fields[12])) / _TICK
+            found[process, int(task.name)] = _kind(line, nice, task.name == str(process)), used
+            alive += used
+        with contextlib.suppress(OSError):
+            _, whole = _used(Path(f"/proc/{process}"))
+            kind = _kind(line, 0, False).partition(",")[0]
+            found[process, 0] = f"{kind}, threads that ended", whole - alive
     return found
+
+
+def _used(place: Path) -> tuple[int, float]:
+    """Niceness and CPU seconds of a thread, or of a process with those of its threads that ended."""
+    fields = (place / "stat").read_text().rpartition(")")[2].split()
+    return int(fields[16]), (int(fields[11]) + int(fields[12])) / _TICK
 
 
 def _kind(line: str, nice: int, main: bool) -> str:
@@ -94,8 +106,8 @@ def _table(store: Path, samples: list[tuple[float, Times]], rate: float, bare: f
     late = min(samples, key=lambda sample: abs(sample[0] - times[last]))
     images = int(counts[first + 1 : last + 1].sum())
     spent: dict[str, float] = defaultdict(float)
-    for key, used in late[1].items():
-        spent[key[0]] += used - early[1].get(key, 0.0)
+    for thread, (kind, used) in late[1].items():
+        spent[kind] += used - early[1].get(thread, (kind, 0.0))[1]
     wall = late[0] - early[0]
     cores = len(os.sched_getaffinity(0))
     print(f"extract: {rate:.2f} images/s, {rate / bare:.3f} of the bare network; batches of {BATCH}")
