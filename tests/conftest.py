@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +51,15 @@ def s3() -> Iterator[s3_server.Server]:
         pytest.skip(reason)
     with s3_server.serve() as server, s3_server.reached(server):
         yield server
+
+
+@pytest.fixture(scope="session")
+def gpu() -> None:
+    """Skips where there is no GPU."""
+    try:
+        subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("no GPU: nvidia-smi finds none")
 
 
 @pytest.fixture

@@ -22,8 +22,6 @@ from ferstore.extract.worker import Failure, ShardResult
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT = 2
-"""Shards an actor holds: one in the network while the next decodes."""
 BUILDS_TO_STOP = 3
 """Actors that die in a row as they are built, after which it is no accident."""
 LOOK = 2.0
@@ -92,6 +90,7 @@ class Pool:
         cpus: logical CPUs each takes.
         gpus: GPUs each takes, fractions too.
         largest_shard: most items of a shard; bounds the deaths taken in a row.
+        in_flight: shards an actor holds: those in its network, and one that decodes meanwhile.
         wanted: how many there are to be from then on, asked every `LOOK` seconds; None is as many as to begin with,
             less those given up for want of memory.
 
@@ -109,6 +108,7 @@ class Pool:
         cpus: float,
         gpus: float,
         largest_shard: int,
+        in_flight: int = 2,
         wanted: Wanted | None = None,
     ) -> None:
         self._host = ray.remote(_Host)  # once: what it is goes to the cluster with each
@@ -117,11 +117,12 @@ class Pool:
         self._options = {
             "num_cpus": cpus,
             "num_gpus": gpus,
-            "max_concurrency": IN_FLIGHT + 1,
+            "max_concurrency": in_flight + 1,
             "max_restarts": 0,  # a new actor is this pool's decision, and retries are bounded by it
             "max_task_retries": 0,
             "scheduling_strategy": "SPREAD",
         }
+        self._in_flight = in_flight
         self._ask: Wanted = wanted or (lambda _, withdrawn: max(1, actors - withdrawn))
         self._wanted = actors
         self._withdrawn = 0
@@ -182,7 +183,7 @@ class Pool:
 
     def _fill(self, actor: _Actor, shards: Iterator[Shard], again: deque[Shard]) -> bool:
         """Give an actor work up to its depth; False when the iterator has ended."""
-        while len(actor.in_flight) < IN_FLIGHT and not actor.exclusive:
+        while len(actor.in_flight) < self._in_flight and not actor.exclusive:
             if again and not (again[0].alone and actor.in_flight):
                 shard = again.popleft()
             else:

@@ -28,7 +28,7 @@ from ferstore.extract.plan import (
     shards_left,
 )
 from ferstore.extract.request import ExtractReport, ExtractRequest
-from ferstore.extract.staffing import staffing
+from ferstore.extract.staffing import Staffing, staffing
 from ferstore.extract.watch import ExtractWatch
 from ferstore.extract.weights import Weights, resolve
 from ferstore.extract.worker import ShardWorker, Target
@@ -190,7 +190,7 @@ def _compute(
         extractor_id=job.extractor.extractor_id,
         run_id=run.run_id,
         request=request,
-        threads=staff.cpus,
+        staff=staff,
     )
 
     def wanted(held: int, withdrawn: int) -> int:
@@ -204,6 +204,7 @@ def _compute(
         cpus=staff.cpus,
         gpus=staff.gpus,
         largest_shard=size,
+        in_flight=staff.shards_at_once + 1,
         wanted=wanted,
     )
     done_how = {"actors": staff.first, "cpus_each": staff.cpus, "shard_size": size, "versions": library_versions()}
@@ -281,7 +282,7 @@ class _WorkerSettings:
     extractor_id: str
     run_id: str
     request: ExtractRequest
-    threads: int
+    staff: Staffing
 
 
 def _build_worker(settings: _WorkerSettings, network: NetworkFactory | None, weights: Any) -> ShardWorker:
@@ -293,8 +294,9 @@ def _build_worker(settings: _WorkerSettings, network: NetworkFactory | None, wei
         extractor_id=settings.extractor_id,
         run_id=settings.run_id,
         batch_size=request.batch_size,
-        decode_threads=max(2, settings.threads),
-        calls_at_once=2 if settings.threads > 1 and not request.gpus_per_actor else 1,
+        decode_threads=max(2, settings.staff.cpus),
+        calls_at_once=settings.staff.calls_at_once,
+        shards_at_once=settings.staff.shards_at_once,
     )
 
 
@@ -304,5 +306,5 @@ def _inception(settings: _WorkerSettings, weights: Any) -> NetworkCall:
     request = settings.request
     features = {name: target.schema.feature for name, target in settings.targets.items()}
     layers = [Layer(name, f.node, f.pool, f.shape) for name, f in features.items() if f]
-    inception.configure(request.precision, gpus=0 if not request.gpus_per_actor else 1, threads=settings.threads)
+    inception.configure(request.precision, gpus=0 if not request.gpus_per_actor else 1, threads=settings.staff.cpus)
     return inception.Network(layers, weights, batch_size=request.batch_size, precision=request.precision)

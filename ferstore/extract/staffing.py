@@ -20,6 +20,8 @@ class Staffing:
         cpus: logical CPUs each takes, the same for all of a run.
         gpus: share of a GPU each takes, or how many; 0 is a CPU actor.
         batch_size: images a batch.
+        shards_at_once: shards in an actor's network at a time.
+        calls_at_once: batches in it at a time.
     """
 
     asked: int | None
@@ -27,6 +29,16 @@ class Staffing:
     cpus: int
     gpus: float
     batch_size: int
+
+    @property
+    def shards_at_once(self) -> int:
+        # A network on a CPU takes all its cores, and a thread encodes faster than it computes. A GPU computes many
+        # times faster: three quarters of the cores encode, as encoding takes three times the time of decoding.
+        return max(1, 3 * self.cpus // 4) if self.gpus else 1
+
+    @property
+    def calls_at_once(self) -> int:
+        return 2 if self.gpus or self.cpus > 1 else 1
 
     def wanted(self, resources: Resources, *, left: int, withdrawn: int) -> int:
         """How many there are to be now.

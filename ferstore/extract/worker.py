@@ -78,7 +78,7 @@ def _result(
 
 
 class ShardWorker:
-    """Computes shards, several at a time: one in the network, the next decoding, the last writing.
+    """Computes shards, several at a time: some in the network, the next decoding, the last writing.
 
     Args:
         network: the network, called by ``calls_at_once`` threads at most.
@@ -87,8 +87,10 @@ class ShardWorker:
         run_id: names the files' run.
         batch_size: images a call of the network.
         decode_threads: threads that read and decode ahead.
-        calls_at_once: batches in the network at a time. The threads of one wait for one another at every layer of a
-            network; on a CPU those of a second one work meanwhile.
+        calls_at_once: batches in the network at a time. On a CPU the threads of one wait for one another at every
+            layer, and those of a second one work meanwhile; on a GPU one computes while the other is copied.
+        shards_at_once: shards in the network at a time, which give it their batches in turn. A file is written by one
+            thread, so that this is how many threads encode.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class ShardWorker:
         batch_size: int,
         decode_threads: int,
         calls_at_once: int = 1,
+        shards_at_once: int = 1,
     ) -> None:
         self._calls = NetworkCalls(network, calls_at_once)
         self._targets = targets
@@ -109,7 +112,8 @@ class ShardWorker:
         self._batch_size = batch_size
         self._fetcher = Fetcher()
         self._decoders = ThreadPoolExecutor(decode_threads, "decode", step_back)
-        self._turn = threading.Lock()
+        self._ahead = batch_size * (2 if shards_at_once == 1 else 1)
+        self._turn = threading.Semaphore(shards_at_once)
 
     def run(self, shard: Shard) -> ShardResult:
         """Compute one shard and write its files.
@@ -156,11 +160,11 @@ class ShardWorker:
         return ShardResult(shard.layers, files, tuple(done), tuple(failures), seconds, waited)
 
     def _decode_ahead(self, items: Sequence[WorkItem]) -> Iterator[tuple[WorkItem, Pixels | str]]:
-        """Items with their pixels or the reason there are none, in order, two batches ahead."""
+        """Items with their pixels or the reason there are none, in order, a batch or two ahead."""
         waiting: deque[tuple[WorkItem, Future[Pixels | str]]] = deque()
         for item in items:
             waiting.append((item, self._decoders.submit(self._decode, item)))
-            if len(waiting) > 2 * self._batch_size:
+            if len(waiting) > self._ahead:
                 ready, future = waiting.popleft()
                 yield ready, future.result()
         for ready, future in waiting:

@@ -22,7 +22,7 @@ from tests.benchmarks.one import measure
 from tests.benchmarks.row import Row
 from tests.benchmarks.table import as_json, machine, markdown, verdict
 
-GPU = ("gpu",)
+GPU = ("gpu", "gpu_training")
 BENCHMARKS = tuple(
     path.stem
     for path in sorted(Path(__file__).parent.glob("*.py"))

@@ -75,10 +75,14 @@ def steady_rate(store: Path, actors: int) -> float:
     Without the first fifth of the batches, in which actors start, and the last of each actor: the slope of the line of
     least squares through rows done over time.
     """
-    times, counts = batch_times(store)
+    return slope(*batch_times(store), actors)
+
+
+def slope(times: np.ndarray, counts: np.ndarray, actors: int) -> float:
+    """As `steady_rate`, of what `batch_times` gives or a part of it."""
     first, last = max(actors, len(times) // 5), len(times) - (actors - 1)
     if last - first < 2:
         first, last = 0, len(times)
     done = np.cumsum(counts)[first:last].astype(float)
-    slope, _ = np.polyfit(times[first:last] - times[first], done, 1)
-    return float(slope)
+    found, _ = np.polyfit(times[first:last] - times[first], done, 1)
+    return float(found)

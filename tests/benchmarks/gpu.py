@@ -1,23 +1,38 @@
-"""What needs a GPU: ``python -m tests.benchmarks --gpu``. Without one every row says so."""
+"""Extraction on a GPU: ``python -m tests.benchmarks --gpu``. Without one every row says so."""
 
 from __future__ import annotations
 
+import csv
 import shutil
 import statistics
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Any
 
-from tests.benchmarks.filled import batch_times, extract, new_store, steady_rate
-from tests.benchmarks.inputs import Inputs
+import numpy as np
+from PIL import Image, ImageChops
+
+from tests.benchmarks.filled import batch_times, extract, new_store, slope
+from tests.benchmarks.inputs import PARTS, Inputs, pictures
 from tests.benchmarks.row import Row
 
 NO_GPU = "no GPU"
-STEADY = "steady extract on one GPU, float16"
-BUSY = "share of the time that the GPU is busy in a steady extract"
-TRAINING = "training of sub_deep on one GPU, fed from Parquet, against the same from memory"
-AIMS = {STEADY: (2500.0, "images/s"), BUSY: (0.9, ""), TRAINING: (0.9, "samples/s")}
+BATCH = 128
+RATE = "steady extract on one GPU, float16"
+BARE = "the same against the bare network, two calls at a time"
+BUSY = "share of the time that the GPU is busy in a steady extract, float16"
+BUSY_32 = "the same in float32"
+AIMS: dict[str, tuple[float | None, str]] = {
+    RATE: (2500.0, "images/s"),
+    BARE: (None, "images/s"),
+    BUSY: (0.9, ""),
+    BUSY_32: (0.9, ""),
+}
 
 
 def rows(inputs: Inputs) -> Iterator[Row]:
@@ -27,46 +42,98 @@ def rows(inputs: Inputs) -> Iterator[Row]:
         for what, (aim, unit) in AIMS.items():
             yield Row(what, (), (), unit, aim, missing=NO_GPU)
         return
-    images = inputs.of(quick=128, normal=3600, full=3600)
-    faces = inputs.some_faces(images)
-    rates, shares = [], []
-    for turn in range(inputs.turns):
-        store = new_store(inputs, faces, f"gpu-{turn}")
-        with Busy() as busy:
-            # Mirrored too, so that a fast GPU has work for long enough.
-            options = (
-                "--gpus-per-actor",
-                1,
-                "--precision",
-                "float16",
-                "--batch-size",
-                128,
-                "--views",
-                "identity,hflip",
-            )
-            extract(inputs, store, *options)
-        times, _ = batch_times(store)
-        first = len(times) // 5
-        rates.append(steady_rate(store, 1))
-        shares.append(busy.share(times[first], times[-1]))
-        shutil.rmtree(store)
-    note = f"{name}; {images} {inputs.named}, two views"
-    yield Row(STEADY, tuple(rates), (), "images/s", 2500, note=note)
+    faces = inputs.some_faces(inputs.of(quick=128, normal=3600, full=3600))
+    many = _shifted(faces, inputs.folder / "shifted", inputs.of(quick=1, normal=5, full=8))
+    store = new_store(inputs, many, "gpu")
+    count = 2 * len(pictures(many))  # mirrored too
+    bare = Bare(inputs, pictures(faces)[: 4 * BATCH], seconds=inputs.of(quick=1.0, normal=5.0, full=10.0))
+    rates, limits, shares, slow = [], [], [], []
+    for _ in range(inputs.turns):
+        rate, share = _turn(inputs, store, "float16", count // inputs.turns)
+        rates.append(rate)
+        shares.append(share)
+        slow.append(_turn(inputs, store, "float32", count // inputs.turns)[1])
+        limits.append(bare.rate())
+    shutil.rmtree(store)
+    note = f"{name}; {count // inputs.turns} views of {inputs.named}, shifted by some pixels and mirrored"
+    yield Row(RATE, tuple(rates), (), "images/s", 2500, note=note)
+    yield Row(BARE, tuple(rates), tuple(limits), "images/s", None, note=note)
     yield Row(BUSY, tuple(shares), (), "", 0.9, note=note)
-    yield _training(inputs, name)
+    yield Row(BUSY_32, tuple(slow), (), "", 0.9, note=note)
 
 
-def _training(inputs: Inputs, name: str) -> Row:
-    from ferstore.train.trainer import configure
-    from tests.benchmarks.training import Loop, load
-    from tests.benchmarks.turns import rates
+def _turn(inputs: Inputs, store: Path, precision: str, views: int) -> tuple[float, float]:
+    """Images a second, and the share of that time in which the GPU computed."""
+    options = ("--gpus-per-actor", 1, "--precision", precision, "--batch-size", BATCH, "--views", "identity,hflip")
+    with Busy() as busy:
+        done = extract(inputs, store, *options, "--limit", views)
+    times, counts = batch_times(store)
+    mine = times >= done.began
+    times, counts = times[mine], counts[mine]
+    return slope(times, counts, 1), busy.share(times[len(times) // 5], times[-1])
 
-    configure(gpus=1)
-    width = inputs.of(quick=64, normal=2048, full=2048)
-    loop = Loop(load(inputs, "mixed_10"), "sub_deep", width, inputs.of(quick=0.3, normal=3.0, full=10.0))
-    found = rates({"parquet": loop.parquet, "memory": loop.memory}, inputs.turns)
-    loop.close()
-    return Row(TRAINING, found["parquet"], found["memory"], "samples/s", 0.9, note=f"{name}; width {width}")
+
+class Bare:
+    """The network on the GPU over decoded batches in memory, in this process."""
+
+    def __init__(self, inputs: Inputs, files: list[Path], *, seconds: float) -> None:
+        from ferstore.extract import inception
+        from ferstore.extract.calls import NetworkCalls
+        from ferstore.extract.layer import LAYERS
+        from ferstore.extract.weights import resolve
+        from ferstore.image.decode import pixels
+
+        decoded = np.stack([pixels(file.read_bytes()) for file in files])
+        self._batches = [decoded[at : at + BATCH] for at in range(0, len(decoded), BATCH)]
+        self._seconds = seconds
+        inception.configure("float16", gpus=1, threads=None)
+        layers = [LAYERS["pool_3"], LAYERS["mixed_10"]]
+        network = inception.Network(layers, resolve(inputs.weights).load(), batch_size=BATCH, precision="float16")
+        network(self._batches[0])
+        self._calls = NetworkCalls(network, 2)
+
+    def rate(self) -> float:
+        """Images a second."""
+        done, began = 0, time.perf_counter()
+        waiting: deque[tuple[int, Any]] = deque()
+        for batch in cycle(self._batches):
+            waiting.append((len(batch), self._calls.submit(batch)))
+            if len(waiting) == self._calls.depth:
+                count, call = waiting.popleft()
+                call.result()
+                done += count
+                if time.perf_counter() - began > self._seconds:
+                    break
+        seconds = time.perf_counter() - began
+        for _, call in waiting:
+            call.result()
+        return done / seconds
+
+
+def _shifted(faces: Path, target: Path, copies: int) -> Path:
+    """The faces, and each shifted to the right by up to ``copies`` pixels: as many images that differ."""
+    if target.is_dir():
+        return target
+    partial = target.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for file in pictures(faces):
+        place = partial / file.relative_to(faces)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(file) as picture:
+            for shift in range(copies + 1):
+                ImageChops.offset(picture, shift, 0).save(place.with_stem(f"{file.stem}-{shift}"))
+    for part in PARTS:
+        if (faces / part / "label.csv").is_file():
+            lines = list(csv.reader((faces / part / "label.csv").open(encoding="utf-8", newline="")))
+            named = [
+                [f"{Path(name).stem}-{shift}{Path(name).suffix}", *rest]
+                for name, *rest in lines
+                for shift in range(copies + 1)
+            ]
+            with (partial / part / "label.csv").open("w", encoding="utf-8", newline="") as stream:
+                csv.writer(stream).writerows(named)
+    partial.rename(target)
+    return target
 
 
 def gpu_name() -> str | None:

@@ -12,6 +12,7 @@ import pytest
 from ferstore.extract import run as run_module
 from ferstore.extract.calls import Features, NetworkCalls, Pixels
 from ferstore.extract.request import ExtractRequest
+from ferstore.extract.staffing import Staffing
 
 
 def batch(number: int) -> Pixels:
@@ -98,14 +99,17 @@ def test_a_call_that_fails_leaves_the_network_to_the_next() -> None:
 
 
 @pytest.mark.parametrize(
-    ("threads", "gpus", "at_once"),
-    [(2, 0.0, 2), (1, 0.0, 1), (2, 1.0, 1), (8, 0.5, 1)],
-    ids=["several cores", "one core", "a GPU", "a share of one"],
+    ("cpus", "gpus", "at_once", "shards"),
+    [(2, 0.0, 2, 1), (1, 0.0, 1, 1), (8, 0.0, 2, 1), (1, 1.0, 2, 1), (16, 1.0, 2, 12), (4, 0.25, 2, 3)],
+    ids=["several cores", "one core", "many cores", "a GPU, one core", "a GPU, many cores", "a share of a GPU"],
 )
-def test_two_calls_at_once_are_for_actors_with_several_cores_and_no_gpu(
-    threads: int, gpus: float, at_once: int
+def test_an_actor_has_two_batches_at_once_where_that_helps_and_as_many_shards_as_threads_that_encode(
+    cpus: int, gpus: float, at_once: int, shards: int
 ) -> None:
     request = ExtractRequest(weights="random", gpus_per_actor=gpus)
-    settings = run_module._WorkerSettings({}, "e", "r", request, threads)
+    staff = Staffing(None, 1, cpus, gpus, request.batch_size)
+    assert (staff.calls_at_once, staff.shards_at_once) == (at_once, shards)
+    settings = run_module._WorkerSettings({}, "e", "r", request, staff)
     worker = run_module._build_worker(settings, lambda: lambda pixels: {}, None)
     assert worker._calls.depth == at_once + 1
+    assert worker._turn._value == shards

@@ -216,6 +216,41 @@ def test_rows_stay_in_order_where_a_later_batch_is_done_first(tmp_path: Path) ->
         assert column(result.files[LAYERS.index(layer)], "image_id") == [item.image_id for item in items]
 
 
+def test_so_many_shards_as_may_give_the_network_their_batches_in_turn(tmp_path: Path) -> None:
+    stub = stub_factory()()
+    shards = [work_of(tmp_path, noise_files(8, first=8 * one)) for one in range(3)]
+    of_shard = {
+        pixels(Path(item.urls[0][7:]).read_bytes()).tobytes(): n for n, one in enumerate(shards) for item in one
+    }
+    given: set[int] = set()
+    all_in = threading.Event()
+
+    def network(pictures: Pixels) -> Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+        assert all_in.wait(20), f"no shard came beside {given}"
+        return stub(pictures)
+
+    targets = {layer: Target(declared_schemas()[layer], f"file://{tmp_path}/out/{layer}") for layer in LAYERS}
+    worker = ShardWorker(
+        network, targets, extractor_id="e1", run_id="r1", batch_size=1, decode_threads=2, shards_at_once=len(shards)
+    )
+    submit = worker._calls.submit
+
+    def noted(pictures: Pixels) -> Any:
+        given.add(of_shard[pictures[0].tobytes()])
+        if len(given) == len(shards):
+            all_in.set()
+        return submit(pictures)
+
+    worker._calls.submit = noted  # type: ignore[method-assign,assignment]
+    with ThreadPoolExecutor(len(shards)) as threads:
+        running = [threads.submit(worker.run, Shard(tuple(items), LAYERS)) for items in shards]
+        results = [one.result(60) for one in running]
+    for result, items in zip(results, shards, strict=True):
+        assert list(result.done) == items
+        alone = run(tmp_path / "alone", items, batch_size=1)
+        np.testing.assert_array_equal(features(result, "mixed_10"), features(alone, "mixed_10"))
+
+
 def test_pictures_wait_for_a_slow_network_and_do_not_pile_up_in_it(tmp_path: Path) -> None:
     go, began = threading.Event(), threading.Event()
     stub = stub_factory()()
