@@ -38,7 +38,9 @@ class Staffing:
 
     @property
     def calls_at_once(self) -> int:
-        return 2 if self.gpus or self.cpus > 1 else 1
+        if self.gpus:
+            return 3  # one is copied to it and one from it while the third computes
+        return 2 if self.cpus > 1 else 1
 
     def wanted(self, resources: Resources, *, left: int, withdrawn: int) -> int:
         """How many there are to be now.

@@ -24,14 +24,12 @@ from tests.benchmarks.row import Row
 NO_GPU = "no GPU"
 BATCH = 128
 RATE = "steady extract on one GPU, float16"
-BARE = "the same against the bare network, two calls at a time"
+BARE = "the same against the bare network, as many calls at a time"
 BUSY = "share of the time that the GPU is busy in a steady extract, float16"
-BUSY_32 = "the same in float32"
 AIMS: dict[str, tuple[float | None, str]] = {
     RATE: (2500.0, "images/s"),
     BARE: (None, "images/s"),
     BUSY: (0.9, ""),
-    BUSY_32: (0.9, ""),
 }
 
 
@@ -47,24 +45,22 @@ def rows(inputs: Inputs) -> Iterator[Row]:
     store = new_store(inputs, many, "gpu")
     count = 2 * len(pictures(many))  # mirrored too
     bare = Bare(inputs, pictures(faces)[: 4 * BATCH], seconds=inputs.of(quick=1.0, normal=5.0, full=10.0))
-    rates, limits, shares, slow = [], [], [], []
+    rates, limits, shares = [], [], []
     for _ in range(inputs.turns):
-        rate, share = _turn(inputs, store, "float16", count // inputs.turns)
+        rate, share = _turn(inputs, store, count // inputs.turns)
         rates.append(rate)
         shares.append(share)
-        slow.append(_turn(inputs, store, "float32", count // inputs.turns)[1])
         limits.append(bare.rate())
     shutil.rmtree(store)
     note = f"{name}; {count // inputs.turns} views of {inputs.named}, shifted by some pixels and mirrored"
     yield Row(RATE, tuple(rates), (), "images/s", 2500, note=note)
     yield Row(BARE, tuple(rates), tuple(limits), "images/s", None, note=note)
     yield Row(BUSY, tuple(shares), (), "", 0.9, note=note)
-    yield Row(BUSY_32, tuple(slow), (), "", 0.9, note=note)
 
 
-def _turn(inputs: Inputs, store: Path, precision: str, views: int) -> tuple[float, float]:
+def _turn(inputs: Inputs, store: Path, views: int) -> tuple[float, float]:
     """Images a second, and the share of that time in which the GPU computed."""
-    options = ("--gpus-per-actor", 1, "--precision", precision, "--batch-size", BATCH, "--views", "identity,hflip")
+    options = ("--gpus-per-actor", 1, "--precision", "float16", "--batch-size", BATCH, "--views", "identity,hflip")
     with Busy() as busy:
         done = extract(inputs, store, *options, "--limit", views)
     times, counts = batch_times(store)
@@ -80,6 +76,7 @@ class Bare:
         from ferstore.extract import inception
         from ferstore.extract.calls import NetworkCalls
         from ferstore.extract.layer import LAYERS
+        from ferstore.extract.staffing import Staffing
         from ferstore.extract.weights import resolve
         from ferstore.image.decode import pixels
 
@@ -90,7 +87,7 @@ class Bare:
         layers = [LAYERS["pool_3"], LAYERS["mixed_10"]]
         network = inception.Network(layers, resolve(inputs.weights).load(), batch_size=BATCH, precision="float16")
         network(self._batches[0])
-        self._calls = NetworkCalls(network, 2)
+        self._calls = NetworkCalls(network, Staffing(None, 1, 1, 1.0, BATCH).calls_at_once)
 
     def rate(self) -> float:
         """Images a second."""

@@ -100,10 +100,10 @@ def test_a_call_that_fails_leaves_the_network_to_the_next() -> None:
 
 @pytest.mark.parametrize(
     ("cpus", "gpus", "at_once", "shards"),
-    [(2, 0.0, 2, 1), (1, 0.0, 1, 1), (8, 0.0, 2, 1), (1, 1.0, 2, 1), (16, 1.0, 2, 12), (4, 0.25, 2, 3)],
+    [(2, 0.0, 2, 1), (1, 0.0, 1, 1), (8, 0.0, 2, 1), (1, 1.0, 3, 1), (16, 1.0, 3, 12), (4, 0.25, 3, 3)],
     ids=["several cores", "one core", "many cores", "a GPU, one core", "a GPU, many cores", "a share of a GPU"],
 )
-def test_an_actor_has_two_batches_at_once_where_that_helps_and_as_many_shards_as_threads_that_encode(
+def test_an_actor_has_several_batches_at_once_where_that_helps_and_as_many_shards_as_threads_that_encode(
     cpus: int, gpus: float, at_once: int, shards: int
 ) -> None:
     request = ExtractRequest(weights="random", gpus_per_actor=gpus)
