@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         folder = asked.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ferstore-benchmarks-")))
         folder.mkdir(parents=True, exist_ok=True)
         inputs = prepare(asked.faces, asked.weights, folder, size)
-        about = {"size": size, "inputs": inputs.named, "machine": machine()}
+        about: dict[str, object] = {"size": size, "inputs": inputs.named, "machine": machine()}
         for name in names:
             module = f"tests.benchmarks.{name}" if name in (*BENCHMARKS, *GPU) else name
             found[name], seconds = measure(name, module, inputs)
@@ -51,15 +51,20 @@ def main(arguments: list[str] | None = None) -> int:
             for row in found[name]:
                 told = f"not measured: {row.missing}" if row.missing else f"{row.ratio:.3g} {verdict(row)}"
                 _say(f"  {row.what}: {told}")
-    about["seconds"] = round(time.perf_counter() - began, 1)
-    every = [row for rows in found.values() for row in rows]
-    text = f"{_headline(about)}\n\n{markdown(every)}\n"
+            about["seconds"] = round(time.perf_counter() - began, 1)
+            text = _write(asked, found, about)  # what there is by now is kept, should a later one be stopped
+    sys.stdout.write(text)
+    return int(any(row.missing and row.what in names for rows in found.values() for row in rows))
+
+
+def _write(asked: argparse.Namespace, found: dict[str, list[Row]], about: dict[str, object]) -> str:
+    """Put the results where they are asked for; the table."""
+    text = f"{_headline(about)}\n\n{markdown([row for rows in found.values() for row in rows])}\n"
     if asked.json:
         asked.json.write_text(json.dumps(as_json(found, about), indent=1) + "\n", "utf-8")
     if asked.markdown:
         asked.markdown.write_text(text, "utf-8")
-    sys.stdout.write(text)
-    return int(any(row.missing and row.what in names for row in every))
+    return text
 
 
 def _asked(arguments: list[str] | None) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""``ferstore extract`` against the bare network: its steady rate, and its start-up.
+"""``ferstore extract`` against the bare network, its steady rate and its start-up; and against `rivals`.
 
 The bare network is ferstore's own, in a loop over decoded batches in memory, in one process with TensorFlow's default
 threads. Rates of ``extract`` come from the times that it stores beside every feature.
@@ -24,6 +24,7 @@ from ferstore.image.decode import pixels
 from tests.benchmarks.commands import run
 from tests.benchmarks.filled import batch_times, extract, new_store, steady_rate
 from tests.benchmarks.inputs import Inputs, pictures
+from tests.benchmarks.rivals import Rivals
 from tests.benchmarks.row import Row
 
 BATCH = 32
@@ -32,9 +33,10 @@ STARTUP = Path(__file__).parent / "peers" / "startup.py"
 
 def rows(inputs: Inputs) -> Iterator[Row]:
     """One turn measures every way once."""
-    images = inputs.of(quick=64, normal=384, full=1280)
+    images = inputs.of(quick=64, normal=384, full=3600)
     faces = inputs.some_faces(images)
     bare = Bare(inputs, faces, seconds=inputs.of(quick=1.0, normal=5.0, full=15.0))
+    rivals = Rivals(inputs, faces, images)
     found: dict[str, list[float]] = defaultdict(list)
     for turn in range(inputs.turns):
         found["bare"].append(bare.rate())
@@ -49,9 +51,13 @@ def rows(inputs: Inputs) -> Iterator[Row]:
         for part, seconds in parts.items():
             found[f"{part} alone"].append(float(seconds))
         found["bare again"].append(bare.rate())
+        began = time.perf_counter()
         store = new_store(inputs, faces, f"each-{turn}")
         done = extract(inputs, store, "--actors", "auto")
+        found["whole"].append(time.perf_counter() - began)
         found["each"].append(steady_rate(store, int(done.json["actors"])))
+        rivals.turn()
+    yield from rivals.rows(tuple(found["whole"]))
     yield from _rows(inputs, images, {name: tuple(values) for name, values in found.items()})
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -38,14 +38,18 @@ def write_photos(inputs: Inputs, count: int) -> Path:
     """Pictures of two megapixels in two classes: the faces enlarged, with a sensor's grain, as JPEGs."""
     folder = inputs.folder / "photos"
     random = np.random.default_rng(0)
-    grain = random.normal(0, 4, (JPEG[1] + 64, JPEG[0] + 64, 1))
-    for number, file in enumerate(pictures(inputs.some_faces(count))[:count]):
-        large = np.asarray(Image.open(file).convert("RGB").resize(JPEG, Image.Resampling.BICUBIC), np.float32)
-        row, column = random.integers(0, 64, 2)
+    grain = random.normal(0, 4, (JPEG[1] + 64, JPEG[0] + 64, 1)).astype(np.float32)
+    files = pictures(inputs.some_faces(count))[:count]
+    corners = random.integers(0, 64, (len(files), 2))
+
+    def write(number: int) -> None:
+        large = np.asarray(Image.open(files[number]).convert("RGB").resize(JPEG, Image.Resampling.BICUBIC), np.float32)
+        row, column = corners[number]
         noisy = large + grain[row : row + JPEG[1], column : column + JPEG[0]]
         place = folder / f"class-{number % 2}" / f"{number:05}.jpg"
         place.parent.mkdir(parents=True, exist_ok=True)
-        stream = io.BytesIO()
-        Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(stream, "jpeg", quality=90)
-        place.write_bytes(stream.getvalue())
+        Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(place, "jpeg", quality=90)
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(write, range(len(files))))
     return folder

@@ -45,7 +45,7 @@ def rows(inputs: Inputs) -> Iterator[Row]:
                 problems[name] = f"its output differs by {difference:.1e} of the largest"
         except Exception as error:
             problems[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    seconds = inputs.of(quick=0.5, normal=6.0, full=15.0)
+    seconds = inputs.of(quick=0.5, normal=4.0, full=15.0)
     ways: dict[str, Callable[[], int]] = {"ferstore": lambda: _for(seconds, bare.network, batches)}
     for name, network in running.items():
         if name not in problems:
