@@ -10,6 +10,7 @@ from tests.benchmarks.sizing import Given, Measured, sized, table
 
 FOUND = Measured(
     plan_seconds=1e-5, plan_bytes=1000, driver_bytes=1e8, driver_shards=100, shards_a_commit=10, decode_seconds=1e-3,
+    encode_seconds=3e-3,
     image_bytes=80_000, layers=2, commit_gets=20, commit_puts=6, shard_gets=4, shard_puts=2, metadata_bytes=1000,
 )  # fmt: skip
 GIVEN = Given(gpu_images=1000, shard=1000, gpu_hour=3.6, prefixes=100, start=0, driver_memory=1.1e9)
@@ -22,6 +23,7 @@ GIVEN = Given(gpu_images=1000, shard=1000, gpu_hour=3.6, prefixes=100, start=0, 
         (64, {}, 64_000, "the network, on 64 GPUs"),
         (200, {}, 100_000, "the driver"),
         (64, {"prefixes": 2}, 11_000, "GETs of pictures from 2 prefixes"),
+        (2, {"gpu_cores": 3}, 1500, "the 6 cores beside"),
     ],
 )
 def test_the_slowest_part_sets_the_rate_and_is_named(

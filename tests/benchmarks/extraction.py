@@ -33,9 +33,9 @@ STARTUP = Path(__file__).parent / "peers" / "startup.py"
 
 def rows(inputs: Inputs) -> Iterator[Row]:
     """One turn measures every way once."""
-    images = inputs.of(quick=64, normal=384, full=3600)
+    images = inputs.of(quick=64, normal=256, full=3600)
     faces = inputs.some_faces(images)
-    bare = Bare(inputs, faces, seconds=inputs.of(quick=1.0, normal=5.0, full=15.0))
+    bare = Bare(inputs, faces, seconds=inputs.of(quick=1.0, normal=3.5, full=15.0))
     rivals = Rivals(inputs, faces, images)
     found: dict[str, list[float]] = defaultdict(list)
     for turn in range(inputs.turns):

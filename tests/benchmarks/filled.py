@@ -35,7 +35,7 @@ def full_store(inputs: Inputs) -> Path:
     """A store with pool_3 and mixed_10 of some faces (float32) and a training set ``parts`` of them."""
     store = inputs.folder / "features"
     if not (store / "ready").exists():
-        faces = inputs.some_faces(inputs.of(quick=128, normal=1200, full=3600))
+        faces = inputs.some_faces(inputs.of(quick=128, normal=900, full=3600))
         if not (store / "ferstore.json").exists():
             new_store(inputs, faces, "features")
         done = extract(inputs, store)

@@ -23,7 +23,7 @@ def rows(inputs: Inputs) -> Iterator[Row]:
     stored = bytes_an_image(store)
     what = "bytes an image, pool_3 and mixed_10, against raw float32"
     yield Row(f"{what}: float16 maps", (stored,), (float(RAW),), "bytes", 1 / 7, higher=False, note=inputs.named)
-    few = inputs.of(quick=32, normal=96, full=256)
+    few = inputs.of(quick=32, normal=64, full=256)
     faces = inputs.some_faces(few)
     exact = inputs.folder / "lossless"
     shutil.rmtree(exact, ignore_errors=True)

@@ -21,7 +21,7 @@ from tests.benchmarks.inputs import Inputs
 from tests.benchmarks.row import Row
 
 WIDTH = 16
-UPDATES = 40
+UPDATES = 20
 
 
 def rows(inputs: Inputs) -> Iterator[Row]:

@@ -27,7 +27,7 @@ _CLOSE = 1e-3
 
 def rows(inputs: Inputs) -> Iterator[Row]:
     """A row a runtime: ferstore's network against it, so a ratio below 1 means that it is faster."""
-    bare = Bare(inputs, inputs.some_faces(inputs.of(quick=32, normal=64, full=256)), seconds=1)
+    bare = Bare(inputs, inputs.some_faces(inputs.of(quick=32, normal=32, full=256)), seconds=1)
     batches = [batch for batch in bare.batches if len(batch) == BATCH]
     expected = bare.network(batches[0])["mixed_10"]
     running: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
@@ -45,7 +45,7 @@ def rows(inputs: Inputs) -> Iterator[Row]:
                 problems[name] = f"its output differs by {difference:.1e} of the largest"
         except Exception as error:
             problems[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    seconds = inputs.of(quick=0.5, normal=4.0, full=15.0)
+    seconds = inputs.of(quick=0.5, normal=1.5, full=15.0)
     ways: dict[str, Callable[[], int]] = {"ferstore": lambda: _for(seconds, bare.network, batches)}
     for name, network in running.items():
         if name not in problems:

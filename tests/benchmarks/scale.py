@@ -40,8 +40,12 @@ ACTORS = 64
 LATENCY = 0.6  # seconds of a shard: 64 actors that are always busy do 107 of them a second
 
 
-def stub(latency: float, templates: dict[str, tuple[str, int]], size: int) -> Callable[[Any], Any]:
+def stub(
+    latency: float, templates: dict[str, tuple[str, int]], size: int, gather: str, actors: int
+) -> Callable[[Any], Any]:
     """A factory of workers that hold a shard for so long, one at a time, and link a file that is there already.
+
+    They begin together.
 
     Everything is nested, so that it is sent by value to actors that cannot import this module.
 
@@ -49,6 +53,8 @@ def stub(latency: float, templates: dict[str, tuple[str, int]], size: int) -> Ca
         latency: seconds of a shard.
         templates: for each layer a file of a whole shard, and its bytes.
         size: images of a shard.
+        gather: an empty folder, where they find one another.
+        actors: how many there are.
     """
 
     def factory(_: object) -> Any:
@@ -62,6 +68,8 @@ def stub(latency: float, templates: dict[str, tuple[str, int]], size: int) -> Ca
 
             def run(self, shard: Shard) -> ShardResult:
                 with self._turn:
+                    if not self._free:
+                        self._gather()
                     began = time.perf_counter()
                     waited = began - self._free if self._free else 0.0
                     time.sleep(latency)
@@ -69,6 +77,14 @@ def stub(latency: float, templates: dict[str, tuple[str, int]], size: int) -> Ca
                     seconds = self._free - began
                 files = tuple(self._link(layer) for layer in shard.layers)
                 return ShardResult(shard.layers, files, shard.items, (), seconds, waited)
+
+            def _gather(self) -> None:
+                # Else the first actors would do all the work while the last are still being started.
+                with open(os.path.join(gather, secrets.token_hex(8)), "x"):
+                    pass
+                until = time.perf_counter() + 120
+                while len(os.listdir(gather)) < actors and time.perf_counter() < until:
+                    time.sleep(0.05)
 
             def _link(self, layer: str) -> StoredFile:
                 path, nbytes = templates[layer]
@@ -155,6 +171,8 @@ def drive(folder: Path, shards: int, latency: float, *, actors: int = ACTORS, si
     extractor_id = add_extractor(store, REQUEST)
     files = templates(store, extractor_id, size)
     clock = Clock(actors, size)
+    gather = folder / "gather"
+    gather.mkdir()
     with cluster(None, cpus=actors):
         clock.began = time.perf_counter()
         job = _prepare(store, REQUEST)
@@ -163,7 +181,9 @@ def drive(folder: Path, shards: int, latency: float, *, actors: int = ACTORS, si
         committer.told = clock.committed
         watch = _Watch(Recorder(dataset="all"), job.plan.todo)
         watch.clock = clock
-        pool = Pool(stub(latency, files, size), None, actors=actors, cpus=1, gpus=0, largest_shard=size)
+        pool = Pool(
+            stub(latency, files, size, str(gather), actors), None, actors=actors, cpus=1, gpus=0, largest_shard=size
+        )
         _work(pool, job.plan, size, committer, watch, clock)
     committed = sum(int(f.record_count) for f in store.pin().data_files("pool_3"))
     if (committer.counts.computed, committed) != (shards * size,) * 2:

@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,17 @@ import numpy as np
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
+import ferstore
 from ferstore.extract.committer import Committer
-from ferstore.extract.plan import MOST_ITEMS
+from ferstore.extract.plan import MOST_ITEMS, WorkItem
 from ferstore.extract.request import ExtractRequest
 from ferstore.extract.run import _prepare
+from ferstore.extract.worker import feature_rows
 from ferstore.image.decode import pixels
 from ferstore.store.listing import list_tables
 from ferstore.store.runs import new_run
 from ferstore.store.store import init_store, open_store
+from ferstore.store.writer import ParquetBuffer
 from tests.benchmarks import commits, planning, scale
 from tests.benchmarks.big_store import add_extractor
 
@@ -53,6 +57,7 @@ class Measured:
         driver_shards: shards of 1,024 images that a driver hands out, collects and commits a second, actors beside it.
         shards_a_commit: in that run.
         decode_seconds: of one core to decode and resize a 48 x 48 PNG.
+        encode_seconds: of one core to make an image's rows of both layers and compress them.
         image_bytes: of stored features, all layers.
         layers: how many.
         commit_gets, commit_puts: requests of the driver to the object store, a commit.
@@ -66,6 +71,7 @@ class Measured:
     driver_shards: float
     shards_a_commit: float
     decode_seconds: float
+    encode_seconds: float
     image_bytes: float
     layers: int
     commit_gets: float
@@ -73,6 +79,11 @@ class Measured:
     shard_gets: float
     shard_puts: float
     metadata_bytes: float
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Of one core beside a GPU, an image."""
+        return self.decode_seconds + self.encode_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +93,8 @@ class Given:
     Attributes:
         gpu_images: images a second of one GPU in the network; the aim of issue 8 for any data-centre GPU.
         shard: images of a shard on GPUs (``ferstore.extract.run``).
-        gpu_hour: price of a machine with one GPU, US$; the list price of an AWS g5.xlarge in us-east-1 is about this.
+        gpu_cores: of the machine, for each of its GPUs.
+        gpu_hour: price of a machine with one GPU, US$; the list price of an AWS g5.4xlarge in us-east-1 is about this.
         month_gb: of a GB kept for a month, US$ (S3 Standard's list price).
         put_thousand, get_thousand: of a thousand requests, US$ (the same).
         prefix_gets: GETs a second of one prefix of a bucket that S3 documents.
@@ -93,7 +105,8 @@ class Given:
 
     gpu_images: float = 2500.0
     shard: int = 1024
-    gpu_hour: float = 1.0
+    gpu_cores: int = 16
+    gpu_hour: float = 1.62
     month_gb: float = 0.023
     put_thousand: float = 0.005
     get_thousand: float = 0.0004
@@ -140,6 +153,7 @@ def sized(images: int, gpus: int, found: Measured, given: Given) -> Sized:
     """The model. Rates are those of the slowest part; parts work at the same time, but the plan comes before."""
     parts = {
         f"the network, on {gpus} GPU{'s' * (gpus > 1)}": gpus * given.gpu_images,
+        f"the {gpus * given.gpu_cores} cores beside": gpus * given.gpu_cores / found.cpu_seconds,
         "the driver": found.driver_shards * given.shard,
         f"GETs of pictures from {given.prefixes} prefixes": given.prefix_gets * given.prefixes,
     }
@@ -182,12 +196,13 @@ def table(found: Measured, given: Given) -> str:
                 f"| {job.gets:,.0f} + {job.puts:,.0f} | {job.commits:,} | {memory} "
                 f"| ${job.cost:,.2f} (+ ${job.kept:,.2f}) | {job.first} |"
             )
-    cores = given.gpu_images * found.decode_seconds
+    cores = given.gpu_images * found.cpu_seconds
     said = ", ".join(f"{name} {value:g}" for name, value in asdict(given).items())
     feeds = (
         f"At that rate of a GPU, one driver keeps {found.driver_shards * given.shard / given.gpu_images:.0f} of them "
         f"busy, and one prefix of a bucket feeds {given.prefix_gets / given.gpu_images:.1f}; {cores:.1f} CPU cores "
-        "decode 48 x 48 PNGs for one."
+        f"decode 48 x 48 PNGs ({1e3 * found.decode_seconds:.1f} ms an image) and encode features "
+        f"({1e3 * found.encode_seconds:.1f} ms) for one."
     )
     return "\n".join([*lines, "", feeds, f"Given, not measured: {said}."])
 
@@ -224,6 +239,7 @@ def measure(folder: Path, store: str) -> Measured:
         driver_shards=clock.windows(1)[0][0],
         shards_a_commit=statistics.mean(count for _, count in clock.commits),
         decode_seconds=_decode_seconds(),
+        encode_seconds=_encode_seconds(store),
         image_bytes=sum(one.nbytes / one.rows for one in sizes),
         layers=len(sizes),
         commit_gets=gets[0],
@@ -241,6 +257,27 @@ def _decode_seconds() -> float:
     for _ in range(300):
         pixels(data.getvalue())
     return (time.perf_counter() - began) / 300
+
+
+def _encode_seconds(store: str) -> float:
+    """Of features as they are in the store: real maps are compressed at another speed than drawn ones."""
+    opened = ferstore.open(store)
+    asked = "select pool_3, tensor(mixed_10) as mixed_10 from pool_3 join mixed_10 using (image_id) limit 128"
+    rows = opened.sql(asked, limits=ferstore.Limits(seconds=None)).numpy()
+    count = len(rows["pool_3"])
+    items = [WorkItem(f"{number:064}", "identity", (), "d", "i") for number in range(count)]
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        for name in ("pool_3", "mixed_10"):
+            schema = opened.store.schemas[name]
+            assert schema.feature is not None
+            values = rows[name].reshape(count, *schema.feature.shape)
+            buffer = ParquetBuffer(schema)
+            buffer.append(feature_rows(schema, items, values, "e", datetime.now(UTC)))
+            buffer.finish()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds) / count
 
 
 def _requests(folder: Path) -> tuple[tuple[float, float], tuple[float, float], float]:

@@ -34,7 +34,7 @@ SIZE = PAPER.batch_size
 def rows(inputs: Inputs) -> Iterator[Row]:
     """Two rows a head, and what holding the files against their digests costs."""
     configure(gpus=0)
-    seconds = inputs.of(quick=0.3, normal=1.2, full=10.0)
+    seconds = inputs.of(quick=0.3, normal=0.8, full=10.0)
     for experiment, width in HEADS[: 1 if inputs.quick else None]:
         data = load(inputs, LAYER[experiment])
         loop = Loop(data, experiment, width, seconds)
