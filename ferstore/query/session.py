@@ -152,7 +152,7 @@ class Session:
     def _data_files(self, table: str) -> list[str]:
         if table not in self._files:
             urls = [data_file.file_path for data_file in self._pin.data_files(table)] if self._has(table) else []
-            self._files[table] = [str(local_path(url) or url) for url in urls]
+            self._files[table] = [url.removeprefix("file://") for url in urls]  # DuckDB takes paths, and other URLs
         return self._files[table]
 
     def _has(self, table: str) -> bool:

@@ -81,7 +81,7 @@ def steady_rate(store: Path, actors: int) -> float:
 def slope(times: np.ndarray, counts: np.ndarray, actors: int) -> float:
     """As `steady_rate`, of what `batch_times` gives or a part of it."""
     first, last = max(actors, len(times) // 5), len(times) - (actors - 1)
-    if last - first < 2:
+    if last - first < 4:  # two batches that end together would make any rate
         first, last = 0, len(times)
     done = np.cumsum(counts)[first:last].astype(float)
     found, _ = np.polyfit(times[first:last] - times[first], done, 1)

@@ -27,7 +27,7 @@ _CLOSE = 1e-3
 
 def rows(inputs: Inputs) -> Iterator[Row]:
     """A row a runtime: ferstore's network against it, so a ratio below 1 means that it is faster."""
-    bare = Bare(inputs, inputs.some_faces(inputs.of(quick=32, normal=32, full=256)), seconds=1)
+    bare = Bare(inputs, inputs.some_faces(inputs.of(quick=40, normal=40, full=256)), seconds=1)
     batches = [batch for batch in bare.batches if len(batch) == BATCH]
     expected = bare.network(batches[0])["mixed_10"]
     running: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
