@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from real import built_weights, first_faces
 
 import ferstore
 from ferstore.image.decode import pixels
@@ -20,24 +20,12 @@ FACES = 20  # a part
 
 @pytest.fixture(scope="module")
 def weights(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("weights") / "trained.weights.h5"
-    builder = shared / "weights" / "build_inception_v3_weights.py"
-    subprocess.run([sys.executable, builder, file], check=True, capture_output=True)
-    return file
+    return built_weights(shared, tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
 def faces(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first faces of each part, in the official layout."""
-    root = tmp_path_factory.mktemp("faces")
-    for part in ("Train", "Valid", "Test"):
-        source, target = shared / "data" / "ferplus-sample" / f"FER2013{part}", root / f"FER2013{part}"
-        target.mkdir()
-        lines = (source / "label.csv").read_text().splitlines()[:FACES]
-        (target / "label.csv").write_text("\n".join(lines) + "\n")
-        for line in lines:
-            shutil.copy(source / line.split(",")[0], target)
-    return root
+    return first_faces(shared, tmp_path_factory.mktemp("faces"), FACES)
 
 
 def run(store: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from real import built_weights, first_faces
 
 import ferstore
 
@@ -32,25 +32,12 @@ def nvidia_smi(query: str) -> int:
 
 @pytest.fixture(scope="module")
 def weights(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("weights") / "trained.weights.h5"
-    subprocess.run(
-        [sys.executable, shared / "weights" / "build_inception_v3_weights.py", file], check=True, capture_output=True
-    )
-    return file
+    return built_weights(shared, tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
 def faces(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first faces of each part, in the official layout."""
-    root = tmp_path_factory.mktemp("faces")
-    for part in ("Train", "Valid", "Test"):
-        source, target = shared / "data" / "ferplus-sample" / f"FER2013{part}", root / f"FER2013{part}"
-        target.mkdir()
-        lines = (source / "label.csv").read_text().splitlines()[:FACES]
-        (target / "label.csv").write_text("\n".join(lines) + "\n")
-        for line in lines:
-            shutil.copy(source / line.split(",")[0], target)
-    return root
+    return first_faces(shared, tmp_path_factory.mktemp("faces"), FACES)
 
 
 def command(store: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
