@@ -33,7 +33,7 @@ class Staffing:
     @property
     def shards_at_once(self) -> int:
         # A network on a CPU takes all its cores, and a thread encodes faster than it computes. A GPU computes many
-        # times faster: three quarters of the cores encode, as encoding takes three times the time of decoding.
+        # times faster: three quarters of the cores encode, as encoding takes several times what decoding does.
         return max(1, 3 * self.cpus // 4) if self.gpus else 1
 
     @property

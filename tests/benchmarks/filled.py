@@ -40,7 +40,9 @@ def full_store(inputs: Inputs) -> Path:
             new_store(inputs, faces, "features")
         done = extract(inputs, store)
         peaks = {title: done.peak(title) for title in ("driver", "_Host")}
-        (store / "peaks.json").write_text(json.dumps({"images": done.json["computed"], **peaks}), "utf-8")
+        (store / "peaks.json").write_text(
+            json.dumps({"images": done.json["computed"], "actors": done.json["actors"], **peaks}), "utf-8"
+        )
         _split(store, inputs)
         (store / "ready").touch()
     return store
