@@ -16,7 +16,6 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchNamespaceError, RESTError
 from pyiceberg.table import Table, Transaction
-from pyiceberg.table.metadata import TableMetadata, TableMetadataV2
 from pyiceberg.table.update import AssertTableUUID
 from sqlalchemy import URL, event, select, update
 from sqlalchemy.engine import ExceptionContext
@@ -25,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from ferstore.errors import StoreError
 from ferstore.store.files import local_path
+from ferstore.store.metadata import SharedMetadata
 from ferstore.store.reach import patiently
 
 if TYPE_CHECKING:
@@ -33,24 +33,6 @@ if TYPE_CHECKING:
 NAMESPACE = "ferstore"
 _LOADS = 3
 _SQLITE_WAIT = 60  # seconds a writer waits for another one's database transaction, which takes milliseconds
-
-
-class _Metadata(TableMetadataV2):
-    """Metadata of a table whose past is shared and never changed.
-
-    PyIceberg (0.12) makes a deep copy of it, all snapshots of the past included, each of the forty times that a commit
-    looks at it, and replaces what it changes in it by new lists: the thousandth commit took ten times the first.
-    """
-
-    def __deepcopy__(self, memo: dict[int, object] | None = None) -> _Metadata:
-        return self.model_copy()
-
-    @classmethod
-    def of(cls, metadata: TableMetadata) -> TableMetadata:
-        """The same metadata, if it is of the format that stores have."""
-        if type(metadata) is not TableMetadataV2:
-            return metadata
-        return cls.model_construct(metadata.model_fields_set, **dict(metadata))
 
 
 class TransactionalCatalog(SqlCatalog):
@@ -94,7 +76,7 @@ class TransactionalCatalog(SqlCatalog):
         read = self._read.get(name)
         if read is None or read.metadata_location != location:
             read = super()._convert_orm_to_iceberg(orm_table)
-            read.metadata = _Metadata.of(read.metadata)
+            read.metadata = SharedMetadata.of(read.metadata)
             self._read[name] = read
         return Table(read.name(), read.metadata, location, read.io, self)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 from pyiceberg.io.pyarrow import parquet_file_to_data_file
 from pyiceberg.manifest import ManifestFile
 from pyiceberg.serializers import FromInputFile
-from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.metadata import TableMetadataUtil
+from pyiceberg.table.snapshots import Snapshot, Summary
 
 from ferstore.extract.committer import Committer
 from ferstore.extract.identity import Extractor
@@ -51,9 +53,10 @@ def file(store: Store, layer: str, item: WorkItem) -> StoredFile:
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often metadata is parsed, a snapshot of the past copied, and a file listed."""
+    """How often metadata is parsed, a snapshot of the past copied or its summary looked into, and a file listed."""
     seen: Counter[str] = Counter()
     parse, entries = FromInputFile.table_metadata, ManifestFile.fetch_manifest_entry
+    look = Summary.__getattr__  # type: ignore[attr-defined]
 
     def parsed(*given: Any, **named: Any) -> Any:
         seen["metadata parsed"] += 1
@@ -68,6 +71,11 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         seen["snapshots copied"] += 1
         return snapshot.model_copy()
 
+    def looked(summary: Summary, name: str) -> Any:
+        seen["summaries"] += name == "_additional_properties"
+        return look(summary, name)
+
+    monkeypatch.setattr(Summary, "__getattr__", looked)
     monkeypatch.setattr(FromInputFile, "table_metadata", staticmethod(parsed))
     monkeypatch.setattr(ManifestFile, "fetch_manifest_entry", listed)
     monkeypatch.setattr(Snapshot, "__deepcopy__", copied, raising=False)
@@ -85,6 +93,7 @@ def test_the_twentieth_commit_of_a_job_looks_at_what_the_third_does(store: Store
         costs.append(dict(work))
     assert committer.counts.computed == 20
     assert costs[19] == costs[3]
+    assert work["summaries"] > 0
     assert work["metadata parsed"] == work["snapshots copied"] == 0
 
 
@@ -103,6 +112,26 @@ def test_metadata_that_is_kept_is_what_was_written(store: Store) -> None:
     committer.add(shard(store, 3))
     committer.flush()
     assert kept.tables[LAYERS[0]].metadata.snapshots == untouched, "a pin does not move"
+
+
+@pytest.mark.parametrize("expired", [False, True])
+def test_metadata_is_written_as_pyiceberg_would(store: Store, expired: bool) -> None:
+    """Also of a snapshot whose parent expired, after the snapshot itself was written with it."""
+    layer = LAYERS[0]
+    for number in range(3):
+        if expired and number == 2:
+            vacuum(store, keep=timedelta(0), grace=timedelta(days=1))
+        one = shard(store, number).files[0]
+        transact(store, lambda _, one=one: [Change(layer, (one,))], {"note": 'of "it" all, naïve'})  # type: ignore[misc]
+    metadata = store.pin().tables[layer].metadata
+    written = json.loads(metadata.model_dump_json())
+    plain = TableMetadataUtil.parse_obj(written)
+    assert type(plain) is not type(metadata)
+    assert written == json.loads(plain.model_dump_json()) == json.loads(metadata.model_dump_json(by_alias=True))
+    assert [one.get("parent-snapshot-id") is None for one in written["snapshots"]] == [True, *[False] * (2 - expired)]
+    for snapshot in metadata.snapshots:
+        assert metadata.snapshot_by_id(snapshot.snapshot_id) is snapshot
+    assert metadata.snapshot_by_id(1) is None
 
 
 def test_metadata_of_another_writer_is_read(store: Store) -> None:
