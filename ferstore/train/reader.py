@@ -12,8 +12,9 @@ import queue
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,7 +24,7 @@ from ferstore.background import step_back
 from ferstore.store.digests import damaged
 from ferstore.train.features import LayerRows
 from ferstore.train.order import Indices, Order, Take
-from ferstore.train.row_groups import Group, RowGroups, changes, open_parquet, runs
+from ferstore.train.row_groups import Group, RowGroups, open_parquet, uses
 
 Arrays = dict[str, npt.NDArray[Any]]
 _AHEAD = 2
@@ -81,7 +82,7 @@ class Reader:
         cuts = range(0, len(examples), batch_size)
         chosen = [examples[cut : cut + batch_size] for cut in cuts]
         takes = [Take(some, np.arange(len(some)), len(some)) for some in chosen]
-        return self._ahead(self._batches([(take, {0: take.examples}) for take in takes]))
+        return self._ahead(self._batches(((take, {0: take.examples}) for take in takes), 1))
 
     def _ahead(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         # Vectors lie on this machine already: taking them costs less than waking another thread.
@@ -89,37 +90,42 @@ class Reader:
 
     def _stream(self, order: Order, examples: Indices, rank: int, start: int) -> Iterator[Batch]:
         bounds = np.arange(order.lanes + 1) * len(examples) // order.lanes
-        epoch, skip = divmod(start, order.steps)
-        while True:
-            parts = []
-            for take in order.epoch(epoch, rank)[skip:]:
-                chosen = examples[take.examples]
-                lanes = np.searchsorted(bounds, take.examples, side="right") if self._maps else None
-                by_lane = {lane: chosen[lanes == lane] for lane in np.unique(lanes)} if lanes is not None else {}
-                parts.append((Take(chosen, take.positions, take.batch), by_lane))
-            yield from self._batches(parts)
-            epoch, skip = epoch + 1, 0
+        first, skip = divmod(start, order.steps)
 
-    def _batches(self, parts: Sequence[tuple[Take, Mapping[int, Indices]]]) -> Iterator[Batch]:
-        """Each lane keeps the row group it is in; a batch's examples are ordered by lane, and so within ``take``."""
+        def parts() -> Iterator[tuple[Take, dict[int, Indices]]]:
+            for epoch in count(first):
+                for take in order.epoch(epoch, rank)[skip if epoch == first else 0 :]:
+                    chosen = examples[take.examples]
+                    lanes = np.searchsorted(bounds, take.examples, side="right") if self._maps else None
+                    by_lane = {lane: chosen[lanes == lane] for lane in np.unique(lanes)} if lanes is not None else {}
+                    yield Take(chosen, take.positions, take.batch), by_lane
+
+        return self._batches(parts(), len(range(rank, order.lanes, order.world)))
+
+    def _batches(self, parts: Iterable[tuple[Take, Mapping[int, Indices]]], room: int) -> Iterator[Batch]:
+        """As many row groups are held as lanes; a batch's examples are ordered by lane, and so within ``take``."""
         if not self._maps:
             for take, _ in parts:
                 yield Batch(take, self._vectors_of(take))
             return
         [layer] = self._maps
         dtype = np.float16 if layer.schema.feature and layer.schema.feature.dtype == "float16" else np.float32
-        held: dict[int, tuple[Group, npt.NDArray[Any]]] = {}
-        with RowGroups(layer, changes(layer, (lanes for _, lanes in parts))) as groups:
-            for take, lanes in parts:
+        held: dict[Group, npt.NDArray[Any]] = {}
+        with RowGroups(layer, uses(layer.places, parts, room)) as groups:
+            for take, batch in groups:
                 out = np.empty((len(take.examples), *layer.shape), dtype)
                 at = 0
-                for lane, chosen in lanes.items():
-                    for key, rows in runs(layer.places[chosen]):
-                        if lane not in held or held[lane][0] != key:
-                            held.pop(lane, None)  # before the next is taken: one row group a lane, not two
-                            held[lane] = (key, groups.take())
-                        np.take(held[lane][1], rows, axis=0, out=out[at : at + len(rows)])
-                        at += len(rows)
+                for use in batch:
+                    if use.drop is not None:
+                        del held[use.drop]
+                    if use.read:
+                        held[use.group] = groups.take()
+                    values = held[use.group]
+                    if use.rows.max() >= len(values):
+                        raise damaged(layer.files[use.group[0]], f"{len(values)} rows in row group {use.group[1]}")
+                    # Any other mode than clip gathers into memory of its own first, which takes three times as long.
+                    np.take(values, use.rows, axis=0, out=out[at : at + len(use.rows)], mode="clip")
+                    at += len(use.rows)
                 yield Batch(take, self._vectors_of(take) | {layer.schema.name: out})
 
     def _vectors_of(self, take: Take) -> Arrays:

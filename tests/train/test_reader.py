@@ -22,7 +22,7 @@ from ferstore.errors import CorruptionError
 from ferstore.train.features import LayerRows
 from ferstore.train.order import Order
 from ferstore.train.reader import Batch, Reader, VectorFile, ahead
-from ferstore.train.row_groups import RowGroups
+from ferstore.train.row_groups import RowGroups, uses
 
 MAP, VECTOR = (2, 2, 3), (5,)
 EXAMPLES = 46
@@ -253,30 +253,72 @@ def test_a_lane_that_ends_its_row_group_with_a_batch_leaves_it_before_it_takes_t
         return plain(groups)
 
     monkeypatch.setattr(RowGroups, "take", counted)
-    for _ in Reader([layer], examples)._batches(opened_parts(order, examples)):
+    for _ in Reader([layer], examples)._batches(iter(opened_parts(order, examples)), order.lanes):
         pass
     assert len(held) == EXAMPLES
     assert max(held) == order.lanes - 1 == 1
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
-def test_a_lane_reads_each_of_its_row_groups_once_an_epoch(
+def test_a_lane_reads_each_of_its_row_groups_at_most_once_an_epoch(
     layers: tuple[LayerRows, LayerRows], opened: Reader, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
     order, examples = in_order(layers[0], batch_size)
     bounds = np.arange(order.lanes + 1) * EXAMPLES // order.lanes
     parts = [layers[0].groups[examples[first:last]] for first, last in pairwise(bounds)]
     blocks = Blocks(monkeypatch)
-    for _ in opened._batches(opened_parts(order, examples)):
+    for _ in opened._batches(iter(opened_parts(order, examples)), order.lanes):
         pass
-    assert len(blocks.read) == sum(len(set(groups.tolist())) for groups in parts)
+    assert sum(layers[0].row_groups) <= len(blocks.read) <= sum(len(set(groups.tolist())) for groups in parts)
 
 
-def opened_parts(order: Order, examples: Any) -> list[Any]:
+def test_no_more_row_groups_than_lanes_are_read_once_for_all_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = layer_of(tmp_path, "mixed_10", values(MAP), group=6, file=EXAMPLES)
+    order, examples = in_order(layer, 8)
+    assert sum(layer.row_groups) == order.lanes == 8
+    blocks = Blocks(monkeypatch)
+    takes = [take for epoch in range(9) for take in order.epoch(epoch, 0)]
+    for take, batch in zip(takes, taken(Reader([layer], examples).stream(order, examples, 0, 0), 54), strict=True):
+        assert (batch.features["mixed_10"] == values(MAP)[examples[take.examples]]).all()
+    assert sorted(blocks.read) == [(0, group) for group in range(8)]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=12), st.integers(1, 16), st.integers(1, 4), st.data())
+def test_no_more_row_groups_are_held_than_there_is_room_for(
+    sizes: list[int], batch_size: int, world: int, data: st.DataObject
+) -> None:
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    places = np.stack([np.zeros_like(groups), groups, np.concatenate([np.arange(n) for n in sizes])], axis=1)
+    order = Order(groups, batch_size, 0, world)
+    rank = data.draw(st.integers(0, world - 1))
+    room = len(range(rank, order.lanes, world))
+    parts = [part for epoch in range(3) for part in opened_parts(order, np.arange(len(groups)), epoch, rank)]
+    held: set[Any] = set()
+    reads = 0
+    for (take, lanes), (planned, batch) in zip(parts, uses(places, iter(parts), room), strict=True):
+        assert planned is take
+        taken_rows = [(use.group[1], row) for use in batch for row in use.rows.tolist()]
+        assert taken_rows == [tuple(places[example, 1:]) for chosen in lanes.values() for example in chosen]
+        for use in batch:
+            held -= {use.drop}
+            assert use.read == (use.group not in held)
+            held.add(use.group)
+            assert len(held) <= room
+            reads += use.read
+    needed = {places[example, 1] for _, lanes in parts for chosen in lanes.values() for example in chosen}
+    assert reads >= len(needed)
+    if len(needed) <= room:
+        assert reads == len(needed)
+
+
+def opened_parts(order: Order, examples: Any, epoch: int = 0, rank: int = 0) -> list[Any]:
     """One epoch as `Reader.stream` hands it on."""
     bounds = np.arange(order.lanes + 1) * len(examples) // order.lanes
     parts = []
-    for take in order.epoch(0, 0):
+    for take in order.epoch(epoch, rank):
         lanes = np.searchsorted(bounds, take.examples, side="right")
         chosen = examples[take.examples]
         parts.append((replace(take, examples=chosen), {lane: chosen[lanes == lane] for lane in np.unique(lanes)}))
