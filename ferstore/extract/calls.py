@@ -34,7 +34,7 @@ class Called:
 
 
 class NetworkCalls:
-    """The network in threads of its own.
+    """The network in threads of its own. The first call runs alone: TensorFlow makes its graph fast in it.
 
     Args:
         network: called by up to ``at_once`` threads at a time.
@@ -48,6 +48,8 @@ class NetworkCalls:
         self._network = network
         self._threads = ThreadPoolExecutor(at_once, "network")
         self._lock = threading.Lock()
+        self._asked = False
+        self._ready = threading.Event()  # the first call has ended
         self._open = 0
         self._until = 0.0
         self.depth = at_once + 1
@@ -55,15 +57,18 @@ class NetworkCalls:
     def submit(self, pixels: Pixels) -> Future[Called]:
         """Call it with these when those before them are under way."""
         with self._lock:
+            first, self._asked = not self._asked, True
             self._open += 1
-        return self._threads.submit(self._call, pixels)
+        return self._threads.submit(self._call, pixels, first)
 
     def idle(self, since: float) -> float:
         """Seconds without a call since then, of `time.perf_counter`; 0 while there is one."""
         with self._lock:
             return 0.0 if self._open else time.perf_counter() - max(since, self._until)
 
-    def _call(self, pixels: Pixels) -> Called:
+    def _call(self, pixels: Pixels, first: bool) -> Called:
+        if not first:
+            self._ready.wait()
         began = time.perf_counter()
         try:
             features = self._network(pixels)
@@ -73,4 +78,5 @@ class NetworkCalls:
                 seconds = ended - max(began, self._until)
                 self._until = ended
                 self._open -= 1
+            self._ready.set()
         return Called(features, datetime.now(UTC), seconds)

@@ -27,8 +27,8 @@ class Gate:
     """A network whose calls begin and end when the test lets them."""
 
     def __init__(self) -> None:
-        self.began = [threading.Event() for _ in range(4)]
-        self.may_end = [threading.Event() for _ in range(4)]
+        self.began = [threading.Event() for _ in range(5)]
+        self.may_end = [threading.Event() for _ in range(5)]
 
     def __call__(self, pixels: Pixels) -> Features:
         self.began[number(pixels)].set()
@@ -39,7 +39,7 @@ class Gate:
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_as_many_calls_as_are_allowed_are_under_way_and_the_next_waits(at_once: int) -> None:
     gate = Gate()
-    calls = NetworkCalls(gate, at_once)
+    calls = begun(gate, at_once)
     assert calls.depth == at_once + 1
     given = [calls.submit(batch(one)) for one in range(calls.depth)]
     for one in range(at_once):
@@ -52,11 +52,34 @@ def test_as_many_calls_as_are_allowed_are_under_way_and_the_next_waits(at_once: 
     assert [float(call.result(20).features["pool_3"][0, 0]) for call in given] == list(range(calls.depth))
 
 
+def begun(gate: Gate, at_once: int) -> NetworkCalls:
+    """Calls of which the first has ended."""
+    calls = NetworkCalls(gate, at_once)
+    gate.may_end[4].set()
+    calls.submit(batch(4)).result(20)
+    return calls
+
+
+def test_the_first_call_runs_alone() -> None:
+    """A second one beside it would take its cores, and the first features would come later."""
+    gate = Gate()
+    calls = NetworkCalls(gate, 2)
+    given = [calls.submit(batch(one)) for one in range(3)]
+    assert gate.began[0].wait(20)
+    assert not gate.began[1].wait(0.1)
+    gate.may_end[0].set()
+    assert gate.began[1].wait(20)
+    assert gate.began[2].wait(20)
+    for one in range(3):
+        gate.may_end[one].set()
+    wait(given, 20)
+
+
 def test_the_time_of_two_calls_at_once_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [10.0]
     monkeypatch.setattr("ferstore.extract.calls.time.perf_counter", lambda: now[0])
     gate = Gate()
-    calls = NetworkCalls(gate, 2)
+    calls = begun(gate, 2)
     given = [calls.submit(batch(one)) for one in range(2)]
     assert gate.began[0].wait(20)
     assert gate.began[1].wait(20)

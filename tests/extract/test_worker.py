@@ -197,9 +197,9 @@ def test_rows_stay_in_order_where_a_later_batch_is_done_first(tmp_path: Path) ->
 
     def network(pictures: Pixels) -> Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
         calls.append(len(pictures))
-        if len(calls) == 1:
-            assert later.wait(20), "no second batch came while the first was in the network"
-        else:
+        if len(calls) == 2:  # the first runs alone
+            assert later.wait(20), "no third batch came while the second was in the network"
+        elif len(calls) == 3:
             later.set()
         return stub(pictures)
 
