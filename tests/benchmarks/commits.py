@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,11 @@ def commit_seconds(url: str, commits: int) -> list[float]:
     return found
 
 
+def around(seconds: Sequence[float], commit: int) -> Sequence[float]:
+    """The 15 commits in the middle of which this one is, counted from 1."""
+    return seconds[commit - 8 : commit + 7]
+
+
 def metadata_bytes(url: str) -> dict[str, int]:
     """Bytes of Iceberg metadata of a store by kind: all there is, and what the newest state needs."""
     store = init_store(url)
@@ -80,7 +85,9 @@ def rows(inputs: Inputs) -> Iterator[Row]:
     url = str(folder / "commits")
     seconds = commit_seconds(url, commits + 8)
     sizes = metadata_bytes(url)
-    early, late = seconds[2:17], seconds[commits - 8 : commits + 7]
+    early, late = around(seconds, 10), around(seconds, commits)
+    for commit in (commits // 16, commits // 4, commits):
+        yield Row(f"commit {commit:,}", tuple(1000 * one for one in around(seconds, commit)), (), "ms", None)
     yield Row(
         f"commit {commits:,} against commit 10: {SHARDS} shards of two layers, SQLite catalog, local disk",
         tuple(1000 * one for one in late),

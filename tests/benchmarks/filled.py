@@ -35,14 +35,13 @@ def full_store(inputs: Inputs) -> Path:
     """A store with pool_3 and mixed_10 of some faces (float32) and a training set ``parts`` of them."""
     store = inputs.folder / "features"
     if not (store / "ready").exists():
-        faces = inputs.some_faces(inputs.of(quick=128, normal=900, full=3600))
+        faces = inputs.some_faces(inputs.of(quick=128, normal=800, full=3600))
         if not (store / "ferstore.json").exists():
             new_store(inputs, faces, "features")
         done = extract(inputs, store)
         peaks = {title: done.peak(title) for title in ("driver", "_Host")}
-        (store / "peaks.json").write_text(
-            json.dumps({"images": done.json["computed"], "actors": done.json["actors"], **peaks}), "utf-8"
-        )
+        about = {"images": done.json["computed"], "actors": done.json["actors"], "seconds": done.seconds, **peaks}
+        (store / "extract.json").write_text(json.dumps(about), "utf-8")
         _split(store, inputs)
         (store / "ready").touch()
     return store

@@ -32,9 +32,12 @@ def rows(inputs: Inputs) -> Iterator[Row]:
     extract(inputs, exact)
     stored = bytes_an_image(exact)
     yield Row(f"{what}: float32 maps", (stored,), (float(RAW),), "bytes", 1 / 4, higher=False, note=inputs.named)
-    large = json.loads((store / "peaks.json").read_text("utf-8"))
+    large = json.loads((store / "extract.json").read_text("utf-8"))
     # As many actors: one that has all cores to itself has other needs.
     small = extract(inputs, new_store(inputs, faces, "small"), "--actors", large["actors"])
+    for images, seconds in ((few, small.seconds), (large["images"], large["seconds"])):
+        note = f"{1000 * seconds / images:.0f} ms an image, start-up included; {inputs.named}"
+        yield Row(f"extract, whole command, {images} images", (seconds,), (), "s", None, note=note)
     for what, title in (("the driver", "driver"), ("an actor", "_Host")):
         peaks = [(size / 2**20,) for size in (large[title], small.peak(title))]
         named = f"peak memory of {what} of extract over {large['images']} images, against over {few}"

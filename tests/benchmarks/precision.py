@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float64]
 def rows(inputs: Inputs) -> Iterator[Row]:
     """Speed of the network, likeness of the features, and accuracy of a linear head on either."""
     faces = inputs.some_faces(inputs.of(quick=32, normal=256, full=256))
-    seconds = inputs.of(quick=0.5, normal=3.0, full=15.0)
+    seconds = inputs.of(quick=0.5, normal=2.0, full=15.0)
     flags = machine()["bfloat16_instructions"]
     note = f"{inputs.named}; this CPU has {', '.join(flags) if flags else 'no bfloat16 instructions'}"
     what = "the network in bfloat16 against float32, one process, all cores"

@@ -99,7 +99,7 @@ class Loop:
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
         self._plain.compile(keras.optimizers.Adam(PAPER.learning_rate), loss)
         self._streams = {"parquet": self._reader.stream(order, self.examples, 0, 0), "memory": self._from_memory()}
-        self._updates = 2 * order.steps
+        self._updates = 3
         self.parquet()
         began = time.perf_counter()
         self.parquet()
