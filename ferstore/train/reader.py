@@ -28,6 +28,8 @@ from ferstore.train.row_groups import Group, RowGroups, open_parquet, uses
 
 Arrays = dict[str, npt.NDArray[Any]]
 _AHEAD = 2
+_LEAVE = 5.0
+"""Seconds that closing waits for the thread: one that is decompressing as Python ends would abort the process."""
 _MAPPED = 64 << 20
 """Bytes of a larger scratch file that are read before its pages are let go: they never count for more in memory."""
 T = TypeVar("T")
@@ -225,7 +227,8 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
         except BaseException as error:
             put((False, error))
 
-    threading.Thread(target=work, daemon=True, name="ferstore-reader").start()
+    thread = threading.Thread(target=work, daemon=True, name="ferstore-reader")
+    thread.start()
     try:
         while True:
             more, item = ready.get()
@@ -237,3 +240,5 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
                 raise item
     finally:
         stopped.set()
+        if thread is not threading.current_thread():  # which may be the one that collects what others dropped
+            thread.join(_LEAVE)

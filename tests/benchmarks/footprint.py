@@ -23,18 +23,18 @@ def rows(inputs: Inputs) -> Iterator[Row]:
     stored = bytes_an_image(store)
     what = "bytes an image, pool_3 and mixed_10, against raw float32"
     yield Row(f"{what}: float16 maps", (stored,), (float(RAW),), "bytes", 1 / 7, higher=False, note=inputs.named)
-    few = inputs.of(quick=32, normal=64, full=256)
-    faces = inputs.some_faces(few)
     exact = inputs.folder / "lossless"
     shutil.rmtree(exact, ignore_errors=True)
     command(exact, "init", "--maps", "float32")
-    command(exact, "ingest", inputs.kind, faces)
+    command(exact, "ingest", inputs.kind, inputs.some_faces(inputs.of(quick=32, normal=64, full=256)))
     extract(inputs, exact)
     stored = bytes_an_image(exact)
     yield Row(f"{what}: float32 maps", (stored,), (float(RAW),), "bytes", 1 / 4, higher=False, note=inputs.named)
     large = json.loads((store / "extract.json").read_text("utf-8"))
-    # As many actors: one that has all cores to itself has other needs.
-    small = extract(inputs, new_store(inputs, faces, "small"), "--actors", large["actors"])
+    # As many actors: one that has all cores to itself has other needs. And enough for each to have a batch in the
+    # network, one before it and one behind it.
+    few = inputs.of(quick=32, normal=200, full=256)
+    small = extract(inputs, new_store(inputs, inputs.some_faces(few), "small"), "--actors", large["actors"])
     for images, seconds in ((few, small.seconds), (large["images"], large["seconds"])):
         note = f"{1000 * seconds / images:.0f} ms an image, start-up included; {inputs.named}"
         yield Row(f"extract, whole command, {images} images", (seconds,), (), "s", None, note=note)

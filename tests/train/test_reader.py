@@ -480,6 +480,26 @@ def test_a_stream_that_is_dropped_stops_its_thread(layers: tuple[LayerRows, Laye
         assert not thread.is_alive()
 
 
+def test_closing_waits_for_what_the_thread_is_at() -> None:
+    """A thread in the middle of it as Python ends would abort the process."""
+    before = reader_threads()
+    ended = threading.Event()
+
+    def slow() -> Iterator[int]:
+        for number in count():
+            threading.Event().wait(0.2)
+            yield number
+            if number > 3:
+                ended.wait(20)
+
+    items = ahead(slow())
+    assert next(items) == 0
+    assert reader_threads() - before
+    items.close()  # type: ignore[attr-defined]
+    assert not reader_threads() - before
+    ended.set()
+
+
 def test_a_thread_ends_with_its_items_and_after_an_error() -> None:
     before = reader_threads()
     list(ahead(iter([1])))
