@@ -101,9 +101,17 @@ class Loop:
         self._streams = {"parquet": self._reader.stream(order, self.examples, 0, 0), "memory": self._from_memory()}
         self._updates = 3
         self.parquet()
-        began = time.perf_counter()
-        self.parquet()
-        self._updates = max(3, round(seconds * self._updates / (time.perf_counter() - began)))
+        self._updates = self._count(seconds)
+
+    def _count(self, seconds: float) -> int:
+        """Updates of so many seconds, from enough of them to tell: too few would let ``fit`` pay for its start only."""
+        while True:
+            began = time.perf_counter()
+            self.parquet()
+            took = time.perf_counter() - began
+            if took > seconds / 4:
+                return max(3, round(seconds * self._updates / took))
+            self._updates *= 4
 
     def parquet(self) -> int:
         """Samples of a turn."""
