@@ -20,7 +20,7 @@ JPEG = (1632, 1224)
 
 def rows(inputs: Inputs) -> Iterator[Row]:
     """One row."""
-    images = inputs.of(quick=32, normal=224, full=1280)
+    images = inputs.of(quick=32, normal=192, full=1280)
     photos = write_photos(inputs, images)
     bare = Bare(inputs, photos, seconds=inputs.of(quick=1.0, normal=3.5, full=15.0))
     ours, other = [], []

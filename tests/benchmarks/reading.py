@@ -72,7 +72,7 @@ def rows(inputs: Inputs) -> Iterator[Row]:
     middle = most // 4
     sizes = sorted({least, middle, most})
     what = "rows of mixed_10 from Parquet into a training step"
-    ways = {str(times): partial(parquet, times, max(1, middle // times)) for times in sizes}
+    ways = {str(times): partial(parquet, times, max(1, most // (2 * times))) for times in sizes}
     found = rates(ways | {"raw": partial(from_file, most)}, inputs.turns)
     for times in sizes:
         note = f"{inputs.named}; the files of {len(examples)} train images, under {times} names each"
