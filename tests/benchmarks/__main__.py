@@ -1,4 +1,4 @@
-"""Every benchmark: ``python -m tests.benchmarks [--quick | --full] [--only NAME ...] [--json FILE] [--markdown FILE]``.
+"""Every benchmark: ``python -m tests.benchmarks [--quick | --full] [--only NAME ...] [--turns N] [--json FILE] ...``.
 
 Both sides of each comparison run turn by turn on this machine, through ferstore's own commands and API; the table of
 what was found is printed, and with ``--json`` and ``--markdown`` written. Nothing in it was known before. ``--gpu``
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from tests.benchmarks.inputs import prepare
@@ -42,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     with ExitStack() as stack:
         folder = asked.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ferstore-benchmarks-")))
         folder.mkdir(parents=True, exist_ok=True)
-        inputs = prepare(asked.faces, asked.weights, folder, size)
-        about: dict[str, object] = {"size": size, "inputs": inputs.named, "machine": machine()}
+        inputs = replace(prepare(asked.faces, asked.weights, folder, size), turns=asked.turns)
+        about: dict[str, object] = {"size": size, "turns": inputs.turns, "inputs": inputs.named, "machine": machine()}
         for name in names:
             module = f"tests.benchmarks.{name}" if name in (*BENCHMARKS, *GPU) else name
             found[name], seconds = measure(name, module, inputs)
@@ -79,6 +80,7 @@ def _asked(arguments: list[str] | None) -> argparse.Namespace:
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--quick", action="store_true", help="shows that everything works; figures mean nothing")
     sizes.add_argument("--full", action="store_true", help="the aims' own sizes; takes over an hour")
+    parser.add_argument("--turns", type=int, default=3, metavar="N", help="repetitions of each comparison (3)")
     parser.add_argument("--gpu", action="store_true", help="what needs a GPU")
     asked = parser.parse_args(arguments)
     for name in asked.only or ():
