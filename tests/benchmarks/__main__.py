@@ -83,6 +83,8 @@ def _asked(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=3, metavar="N", help="repetitions of each comparison (3)")
     parser.add_argument("--gpu", action="store_true", help="what needs a GPU")
     asked = parser.parse_args(arguments)
+    if asked.turns < 1:
+        parser.error(f"--turns {asked.turns}: at least 1")
     for name in asked.only or ():
         if name not in (*BENCHMARKS, *GPU) and importlib.util.find_spec(name) is None:
             parser.error(f"no benchmark {name!r}: {known}")

@@ -33,7 +33,7 @@ STARTUP = Path(__file__).parent / "peers" / "startup.py"
 
 def rows(inputs: Inputs) -> Iterator[Row]:
     """One turn measures every way once."""
-    images = inputs.of(quick=64, normal=224, full=3600)
+    images = inputs.of(quick=64, normal=192, full=3600)
     faces = inputs.some_faces(images)
     bare = Bare(inputs, faces, seconds=inputs.of(quick=1.0, normal=3.5, full=15.0))
     rivals = Rivals(inputs, faces, images)

@@ -38,7 +38,7 @@ def rows(inputs: Inputs) -> Iterator[Row]:
     for experiment, width in HEADS[: 1 if inputs.quick else None]:
         data = load(inputs, LAYER[experiment])
         loop = Loop(data, experiment, width, seconds)
-        found = rates({"parquet": loop.parquet, "memory": loop.memory, "fit": loop.fit}, inputs.turns, warm=2)
+        found = rates({"parquet": loop.parquet, "memory": loop.memory, "fit": loop.fit}, inputs.turns)
         name = f"{experiment} at width {width}" if width else experiment
         note = f"{len(loop.examples)} train images, batches of {SIZE}, {inputs.named}"
         for other, named, aim in (("memory", "the same from memory", 0.97), ("fit", "keras.Model.fit", 1.0)):
@@ -99,8 +99,9 @@ class Loop:
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
         self._plain.compile(keras.optimizers.Adam(PAPER.learning_rate), loss)
         self._streams = {"parquet": self._reader.stream(order, self.examples, 0, 0), "memory": self._from_memory()}
-        self._updates = 3
+        self._updates = order.steps  # also the last batch of an epoch, which may be short, is traced
         self.parquet()
+        self._updates = 3
         self._updates = self._count(seconds)
 
     def _count(self, seconds: float) -> int:
