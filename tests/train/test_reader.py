@@ -380,6 +380,15 @@ def test_a_removed_file_of_maps_is_told_to_the_one_who_reads(tmp_path: Path) -> 
             list(stream)
 
 
+def test_a_row_group_with_fewer_rows_than_it_had_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no other row is given for one that is not there."""
+    layer = layer_of(tmp_path, "mixed_10", values(MAP, 8), group=4)
+    plain = RowGroups._read
+    monkeypatch.setattr(RowGroups, "_read", lambda *place: plain(*place)[:-1])
+    with pytest.raises(CorruptionError, match="3 rows in row group 0"):
+        list(Reader([layer], np.arange(8)).once(np.arange(8), 4))
+
+
 def test_what_lies_before_a_removed_file_is_still_read(tmp_path: Path) -> None:
     layer = layer_of(tmp_path, "mixed_10", values(MAP))
     removed(layer, 2)
