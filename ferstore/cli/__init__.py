@@ -4,7 +4,7 @@ import atexit
 import gc
 
 # What a command imports lasts until it ends: looking through all of it again and again for garbage takes a tenth of
-# the start, and once more at the end a quarter of a short command.
+# the start, and more as it ends.
 gc.set_threshold(50_000, 20, 20)
 atexit.register(gc.freeze)
 

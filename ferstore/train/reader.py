@@ -122,11 +122,10 @@ class Reader:
                         del held[use.drop]
                     if use.read:
                         held[use.group] = groups.take()
-                    values = held[use.group]
-                    if use.rows.max() >= len(values):
-                        raise damaged(layer.files[use.group[0]], f"{len(values)} rows in row group {use.group[1]}")
-                    # Any other mode than clip gathers into memory of its own first, which takes three times as long.
-                    np.take(values, use.rows, axis=0, out=out[at : at + len(use.rows)], mode="clip")
+                    if use.rows.max() >= len(held[use.group]):
+                        raise damaged(layer.files[use.group[0]], f"row group {use.group[1]} has too few rows")
+                    # Any other mode than clip gathers into memory of its own first.
+                    np.take(held[use.group], use.rows, axis=0, out=out[at : at + len(use.rows)], mode="clip")
                     at += len(use.rows)
                 yield Batch(take, self._vectors_of(take) | {layer.schema.name: out})
 
