@@ -6,9 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.benchmarks.inputs import kind_of
+from tests.benchmarks.turns import rates
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,3 +71,22 @@ def test_a_folder_is_ingested_as_what_it_holds_wherever_it_lies(tmp_path: Path) 
     (tmp_path / "of-ferplus" / "FER2013Train").mkdir(parents=True)
     (tmp_path / "photos" / "class-0").mkdir(parents=True)
     assert [kind_of(tmp_path / name) for name in ("of-ferplus", "photos")] == ["ferplus", "folder"]
+
+
+def test_a_turn_is_cut_in_pieces_that_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, calls = [0.0], []
+
+    def way(name: str, seconds: float, items: int) -> Callable[[], int]:
+        def run() -> int:
+            calls.append(name)
+            clock[0] += seconds
+            return items
+
+        return run
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    ways = {"a": way("a", 1, 4), "b": way("b", 2, 4), "c": way("c", 8, 8)}
+    found = rates(ways, 2, pieces={"a": 3, "b": 3})
+    assert found == {"a": (4, 4), "b": (2, 2), "c": (1, 1)}
+    assert "".join(calls) == "cbaabba" + "abcbaab" + "cbaabba"  # the first is for warmth
+    assert rates(ways, 1, warm=0) == {"a": (4,), "b": (2,), "c": (1,)}

@@ -22,7 +22,7 @@ from ferstore.extract.layer import LAYERS
 from ferstore.extract.weights import resolve
 from ferstore.image.decode import pixels
 from tests.benchmarks.commands import run
-from tests.benchmarks.filled import batch_times, extract, new_store, steady_rate
+from tests.benchmarks.filled import EACH, batch_times, extract, new_store, note, steady_rate
 from tests.benchmarks.inputs import Inputs, pictures
 from tests.benchmarks.rivals import Rivals
 from tests.benchmarks.row import Row
@@ -51,10 +51,11 @@ def rows(inputs: Inputs) -> Iterator[Row]:
             found[f"{part} alone"].append(float(seconds))
         found["bare"].append(bare.rate())
         began = time.perf_counter()
-        store = new_store(inputs, faces, f"each-{turn}")
+        store = new_store(inputs, faces, f"{EACH}-{turn}")
         done = extract(inputs, store, "--actors", "auto")
         found["whole"].append(time.perf_counter() - began)
         found["extract"].append(done.seconds)
+        note(store, done)
         found["each"].append(steady_rate(store, int(done.json["actors"])))
         rivals.turn()
     yield from rivals.rows(tuple(found["whole"]))
@@ -62,14 +63,14 @@ def rows(inputs: Inputs) -> Iterator[Row]:
 
 
 def _rows(inputs: Inputs, images: int, found: dict[str, tuple[float, ...]]) -> Iterator[Row]:
-    note = f"{images} {inputs.named}, float32"
+    about = f"{images} {inputs.named}, float32"
     yield Row(
         "steady extract, one actor with all cores, against the bare network",
         found["one"],
         found["bare"],
         "images/s",
         0.97,
-        note=note,
+        note=about,
     )
     yield Row(
         "steady extract, one single-threaded actor a core, against the bare network with all cores",
@@ -77,11 +78,11 @@ def _rows(inputs: Inputs, images: int, found: dict[str, tuple[float, ...]]) -> I
         found["bare"],
         "images/s",
         1.05,
-        note=note,
+        note=about,
     )
     seconds = statistics.median(found["extract"])
-    note = f"{1000 * seconds / images:.0f} ms an image, start-up included; {inputs.named}"
-    yield Row(f"extract, whole command, {images} images", found["extract"], (), "s", None, note=note)
+    about = f"{1000 * seconds / images:.0f} ms an image, start-up included; {inputs.named}"
+    yield Row(f"extract, whole command, {images} images", found["extract"], (), "s", None, note=about)
     parts = {name: values for name, values in found.items() if name.endswith(" alone")}
     alone = tuple(map(sum, zip(*parts.values(), strict=True)))
     told = ", ".join(f"{name.removesuffix(' alone')} {statistics.median(v):.1f}" for name, v in parts.items())

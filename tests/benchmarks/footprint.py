@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import ferstore
 from tests.benchmarks.commands import ferstore as command
-from tests.benchmarks.filled import extract, full_store, new_store
+from tests.benchmarks.filled import extract, full_store, noted, small_stores
 from tests.benchmarks.inputs import Inputs
 from tests.benchmarks.row import Row
 
@@ -30,18 +29,19 @@ def rows(inputs: Inputs) -> Iterator[Row]:
     extract(inputs, exact)
     stored = bytes_an_image(exact)
     yield Row(f"{what}: float32 maps", (stored,), (float(RAW),), "bytes", 1 / 4, higher=False, note=inputs.named)
-    large = json.loads((store / "extract.json").read_text("utf-8"))
+    large = noted(store)
+    images = large["images"]
+    note = f"{1000 * large['seconds'] / images:.0f} ms an image, start-up included; {inputs.named}"
+    yield Row(f"extract, whole command, {images} images", (large["seconds"],), (), "s", None, note=note)
     # As many actors: one that has all cores to itself has other needs. And enough for each to have a batch in the
     # network, one before it and one behind it.
-    few = inputs.of(quick=32, normal=200, full=256)
-    small = extract(inputs, new_store(inputs, inputs.some_faces(few), "small"), "--actors", large["actors"])
-    for images, seconds in ((few, small.seconds), (large["images"], large["seconds"])):
-        note = f"{1000 * seconds / images:.0f} ms an image, start-up included; {inputs.named}"
-        yield Row(f"extract, whole command, {images} images", (seconds,), (), "s", None, note=note)
+    runs = [noted(one) for one in small_stores(inputs, inputs.of(quick=32, normal=200, full=256), large["actors"])]
     for what, title in (("the driver", "driver"), ("an actor", "_Host")):
-        peaks = [(size / 2**20,) for size in (large[title], small.peak(title))]
-        named = f"peak memory of {what} of extract over {large['images']} images, against over {few}"
-        yield Row(named, *peaks, "MiB", 1.1, higher=False)
+        peaks = tuple(run[title] / 2**20 for run in runs)
+        named = f"peak memory of {what} of extract over {images} images, against over {runs[0]['images']}"
+        of_each = (large[title] / 2**20,) * len(peaks)
+        told = f"one run, against {len(runs)}"
+        yield Row(named, of_each, peaks, "MiB", 1.1, higher=False, note=told)
 
 
 def bytes_an_image(store: Path) -> float:

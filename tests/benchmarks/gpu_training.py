@@ -24,7 +24,8 @@ def rows(inputs: Inputs) -> Iterator[Row]:
     configure(gpus=1)
     for width in inputs.of(quick=(64,), normal=(256, 2048), full=(256, 2048)):
         loop = Loop(load(inputs, "mixed_10"), "sub_deep", width, inputs.of(quick=0.3, normal=3.0, full=10.0))
-        found = rates({"parquet": loop.parquet, "memory": loop.memory}, inputs.turns)
+        ways = {"parquet": loop.parquet, "memory": loop.memory}
+        found = rates(ways, inputs.turns, pieces=dict.fromkeys(ways, loop.pieces))
         loop.close()
         note = f"{name}; width {width}"
         yield Row(WHAT, found["parquet"], found["memory"], "samples/s", 0.9, note=note)

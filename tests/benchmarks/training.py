@@ -29,6 +29,7 @@ from tests.benchmarks.turns import rates
 HEADS = (("deepest", 0), ("sub_deep", 64), ("sub_deep", 256))
 LAYER = {"deepest": "pool_3", "sub_deep": "mixed_10"}
 SIZE = PAPER.batch_size
+_PIECE = 18
 
 
 def rows(inputs: Inputs) -> Iterator[Row]:
@@ -38,7 +39,8 @@ def rows(inputs: Inputs) -> Iterator[Row]:
     for experiment, width in HEADS[: 1 if inputs.quick else None]:
         data = load(inputs, LAYER[experiment])
         loop = Loop(data, experiment, width, seconds)
-        found = rates({"parquet": loop.parquet, "memory": loop.memory, "fit": loop.fit}, inputs.turns)
+        pieces = {"parquet": loop.pieces, "memory": loop.pieces}
+        found = rates({"parquet": loop.parquet, "memory": loop.memory, "fit": loop.fit}, inputs.turns, pieces=pieces)
         name = f"{experiment} at width {width}" if width else experiment
         note = f"{len(loop.examples)} train images, batches of {SIZE}, {inputs.named}"
         for other, named, aim in (("memory", "the same from memory", 0.97), ("fit", "keras.Model.fit", 1.0)):
@@ -82,12 +84,18 @@ def trainer_of(data: TrainingData, experiment: Any, width: int) -> Trainer:
 
 
 class Loop:
-    """One head and three ways to feed it; each turn takes about so many seconds from Parquet."""
+    """One head and three ways to feed it; each turn takes about so many seconds from Parquet.
+
+    Attributes:
+        pieces: of a turn, where it is not Keras's: each takes `_PIECE` updates or more.
+    """
 
     def __init__(self, data: TrainingData, experiment: str, width: int, seconds: float) -> None:
         import keras
 
-        self.examples = data.examples("train")
+        examples = data.examples("train")
+        # Whole batches: which of the ways would meet the short one in a turn is chance.
+        self.examples = examples[: len(examples) // SIZE * SIZE or None]
         self._reader = Reader(data.layers, self.examples)
         order = Order(data.groups(self.examples), SIZE, 0, 1)
         [self._name] = data.shapes
@@ -99,10 +107,12 @@ class Loop:
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
         self._plain.compile(keras.optimizers.Adam(PAPER.learning_rate), loss)
         self._streams = {"parquet": self._reader.stream(order, self.examples, 0, 0), "memory": self._from_memory()}
-        self._updates = order.steps  # also the last batch of an epoch, which may be short, is traced
+        self._updates = 1  # for which it is traced
         self.parquet()
         self._updates = 3
-        self._updates = self._count(seconds)
+        updates = self._count(seconds)
+        self.pieces = max(1, updates // _PIECE)
+        self._updates = updates // self.pieces
 
     def _count(self, seconds: float) -> int:
         """Updates of so many seconds, from enough of them to tell: too few would let ``fit`` pay for its start only."""
@@ -124,7 +134,7 @@ class Loop:
 
     def fit(self) -> int:
         """As many samples, in whole epochs where there are some."""
-        epochs, left = divmod(self._updates * SIZE, len(self._values))
+        epochs, left = divmod(self.pieces * self._updates * SIZE, len(self._values))
         samples = 0
         for rows, times in ((len(self._values), epochs), (left, 1)):
             if rows and times:
