@@ -38,9 +38,7 @@ class Staffing:
 
     @property
     def calls_at_once(self) -> int:
-        if self.gpus:
-            return 3  # one is copied to it and one from it while the third computes
-        return 2 if self.cpus > 1 else 1
+        return calls_at_once(self.cpus, self.gpus)
 
     def wanted(self, resources: Resources, *, left: int, withdrawn: int) -> int:
         """How many there are to be now.
@@ -88,6 +86,13 @@ def staffing(request: ExtractRequest, resources: Resources, *, todo: int) -> Sta
         )
     cpus = resources.cpus_each(first, gpus=request.gpus_per_actor)
     return Staffing(request.actors, first, cpus, request.gpus_per_actor, request.batch_size)
+
+
+def calls_at_once(cpus: int, gpus: float) -> int:
+    """Batches in the network of one actor at a time."""
+    if gpus:
+        return 3  # one is copied to it and one from it while the third computes
+    return 2 if cpus > 1 else 1
 
 
 def change(wanted: int, *, built: int, unbuilt: int) -> int:

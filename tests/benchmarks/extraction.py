@@ -101,16 +101,25 @@ def _rows(inputs: Inputs, images: int, found: dict[str, tuple[float, ...]]) -> I
 class Bare:
     """The network in one loop over decoded batches in memory, in this process."""
 
-    def __init__(self, inputs: Inputs, faces: Path, *, seconds: float, precision: str = "float32") -> None:
-        files = pictures(faces)[: 8 * BATCH]
+    def __init__(
+        self,
+        inputs: Inputs,
+        faces: Path,
+        *,
+        seconds: float,
+        precision: str = "float32",
+        gpus: int = 0,
+        batch: int = BATCH,
+    ) -> None:
+        files = pictures(faces)[: 8 * batch]
         decoded = np.stack([pixels(file.read_bytes()) for file in files])
-        self.batches = [decoded[at : at + BATCH] for at in range(0, len(decoded), BATCH)]
+        self.batches = [decoded[at : at + batch] for at in range(0, len(decoded), batch)]
         self._seconds = seconds
         self._precision = precision
-        inception.configure(precision, gpus=0, threads=None)
+        inception.configure(precision, gpus=gpus, threads=None)
         layers = [LAYERS["pool_3"], LAYERS["mixed_10"]]
         weights = resolve(inputs.weights).load()
-        self.network = inception.Network(layers, weights, batch_size=BATCH, precision=precision)
+        self.network = inception.Network(layers, weights, batch_size=batch, precision=precision)
         self.network(self.batches[0])
 
     def timed(self) -> int:

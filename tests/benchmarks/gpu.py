@@ -14,9 +14,11 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageChops
 
+from ferstore.extract.calls import NetworkCalls
+from ferstore.extract.staffing import calls_at_once
+from tests.benchmarks.extraction import Bare
 from tests.benchmarks.filled import batch_times, extract, new_store, slope
 from tests.benchmarks.inputs import PARTS, Inputs, pictures
 from tests.benchmarks.row import Row
@@ -44,7 +46,7 @@ def rows(inputs: Inputs) -> Iterator[Row]:
     many = _shifted(faces, inputs.folder / "shifted", inputs.of(quick=1, normal=5, full=8))
     store = new_store(inputs, many, "gpu")
     count = 2 * len(pictures(many))  # mirrored too
-    bare = Bare(inputs, pictures(faces)[: 4 * BATCH], seconds=inputs.of(quick=1.0, normal=5.0, full=10.0))
+    bare = BareOnGpu(inputs, faces, seconds=inputs.of(quick=1.0, normal=5.0, full=10.0))
     rates, limits, shares = [], [], []
     for _ in range(inputs.turns):
         rate, share = _turn(inputs, store, count // inputs.turns)
@@ -69,31 +71,18 @@ def _turn(inputs: Inputs, store: Path, views: int) -> tuple[float, float]:
     return slope(times, counts, 1), busy.share(times[len(times) // 5], times[-1])
 
 
-class Bare:
-    """The network on the GPU over decoded batches in memory, in this process."""
+class BareOnGpu(Bare):
+    """As many calls at a time as an actor on a GPU makes."""
 
-    def __init__(self, inputs: Inputs, files: list[Path], *, seconds: float) -> None:
-        from ferstore.extract import inception
-        from ferstore.extract.calls import NetworkCalls
-        from ferstore.extract.layer import LAYERS
-        from ferstore.extract.staffing import Staffing
-        from ferstore.extract.weights import resolve
-        from ferstore.image.decode import pixels
+    def __init__(self, inputs: Inputs, faces: Path, *, seconds: float) -> None:
+        super().__init__(inputs, faces, seconds=seconds, precision="float16", gpus=1, batch=BATCH)
+        self._calls = NetworkCalls(self.network, calls_at_once(1, 1.0))
 
-        decoded = np.stack([pixels(file.read_bytes()) for file in files])
-        self._batches = [decoded[at : at + BATCH] for at in range(0, len(decoded), BATCH)]
-        self._seconds = seconds
-        inception.configure("float16", gpus=1, threads=None)
-        layers = [LAYERS["pool_3"], LAYERS["mixed_10"]]
-        network = inception.Network(layers, resolve(inputs.weights).load(), batch_size=BATCH, precision="float16")
-        network(self._batches[0])
-        self._calls = NetworkCalls(network, Staffing(None, 1, 1, 1.0, BATCH).calls_at_once)
-
-    def rate(self) -> float:
-        """Images a second."""
+    def timed(self) -> int:
+        """Run for its seconds; images done."""
         done, began = 0, time.perf_counter()
         waiting: deque[tuple[int, Any]] = deque()
-        for batch in cycle(self._batches):
+        for batch in cycle(self.batches):
             waiting.append((len(batch), self._calls.submit(batch)))
             if len(waiting) == self._calls.depth:
                 count, call = waiting.popleft()
@@ -101,10 +90,10 @@ class Bare:
                 done += count
                 if time.perf_counter() - began > self._seconds:
                     break
-        seconds = time.perf_counter() - began
-        for _, call in waiting:
+        for count, call in waiting:
             call.result()
-        return done / seconds
+            done += count
+        return done
 
 
 def _shifted(faces: Path, target: Path, copies: int) -> Path:
