@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from ferstore.store.schema import TableSchema
 
 Found = dict[str, dict[str, npt.NDArray[np.float32]]]
 """Features of one image, by view and layer."""
+Picture = npt.NDArray[np.uint8] | FetchError | DecodeError
+"""uint8 (299, 299, 3), or why there is none."""
 
 
 def vector_of_file(url: str, schema: TableSchema, extractor: Mapping[str, Any]) -> npt.NDArray[np.float32]:
@@ -44,7 +47,7 @@ def vector_of_file(url: str, schema: TableSchema, extractor: Mapping[str, Any]) 
 def features_of_files(
     urls: Sequence[str], schemas: Sequence[TableSchema], extractor: Mapping[str, Any], views: Sequence[str]
 ) -> Iterator[tuple[str, Found | FetchError | DecodeError]]:
-    """Compute features exactly as an extractor of the store did, one image after another.
+    """Compute features exactly as an extractor of the store did, one image after another: one is in memory at a time.
 
     Args:
         urls: image files or URLs.
@@ -59,27 +62,34 @@ def features_of_files(
         InputError: none of them is an image; the first one's reason.
         WeightsError: the extractor's weights are gone or changed.
     """
-    pictures: dict[str, Any] = {}
     with Fetcher() as fetcher:
-        for url in urls:
-            try:
-                pictures[url] = pixels(fetcher.read(normalise(url)))
-            except (FetchError, DecodeError) as error:
-                pictures[url] = error
-    failures = [found for found in pictures.values() if isinstance(found, FerstoreError)]
-    if failures and len(failures) == len(pictures):
-        raise InputError(failures[0].problem, hint="give an image_id of the store, or an image file")
-    network = _network(schemas, extractor)
-    for url in urls:
-        picture = pictures[url]
-        if isinstance(picture, FetchError | DecodeError):
-            yield url, picture
-            continue
-        found: Found = {}
-        for view in views:
-            seen = picture[:, ::-1] if view == "hflip" else picture
-            found[view] = {name: values[0] for name, values in network(np.ascontiguousarray(seen)[np.newaxis]).items()}
-        yield url, found
+        pictures = ((url, _picture(fetcher, url)) for url in urls)
+        first: list[tuple[str, Picture]] = []  # up to the first image: without one the network is not built
+        for entry in pictures:
+            first.append(entry)
+            if isinstance(entry[1], np.ndarray):
+                break
+        else:
+            if first and isinstance(problem := first[0][1], FerstoreError):
+                raise InputError(problem.problem, hint="give an image_id of the store, or an image file")
+            return
+        network = _network(schemas, extractor)
+        for url, picture in chain(first, pictures):
+            if isinstance(picture, FetchError | DecodeError):
+                yield url, picture
+                continue
+            found: Found = {}
+            for view in views:
+                seen = np.ascontiguousarray(picture[:, ::-1] if view == "hflip" else picture)
+                found[view] = {name: values[0] for name, values in network(seen[np.newaxis]).items()}
+            yield url, found
+
+
+def _picture(fetcher: Fetcher, url: str) -> Picture:
+    try:
+        return pixels(fetcher.read(normalise(url)))
+    except (FetchError, DecodeError) as error:
+        return error
 
 
 def _network(schemas: Sequence[TableSchema], extractor: Mapping[str, Any]) -> Any:
