@@ -17,6 +17,7 @@ from tests.benchmarks.inputs import Inputs
 from tests.benchmarks.row import Row
 
 PEERS = Path(__file__).parent / "peers"
+OF_THE_AIM = 3600
 NAMES = {"paper": ("the paper's way", 1.1), "ray_data": ("Ray Data", 1.3)}
 
 
@@ -45,6 +46,8 @@ class Rivals:
     def rows(self, ours: tuple[float, ...]) -> Iterator[Row]:
         """Against seconds of ferstore's ``init``, ``ingest`` and ``extract`` in the same turns."""
         note = f"init, ingest and extract; {self._images} {self._inputs.named}"
+        if self._images < OF_THE_AIM:
+            note += f"; the aim is for {OF_THE_AIM:,}, where start-up does not count (--full)"
         for peer, (name, aim) in NAMES.items():
             rates = [tuple(self._images / one for one in side) for side in (ours, self._seconds[peer])]
             missing = self._problems.get(peer)
