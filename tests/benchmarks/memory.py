@@ -1,7 +1,7 @@
-"""Peak memory of a training process over some images and over many: each in a process of its own.
+"""Peak memory of a training process over some images, and when it has gone on over many.
 
-Many are the same files under several names. ``python -m tests.benchmarks.memory STORE TIMES`` is one of them; it
-prints its examples and its peak in bytes.
+Many are the same files under several names. ``python -m tests.benchmarks.memory STORE TIMES`` is such a process; it
+prints examples and peak in bytes of both.
 """
 
 from __future__ import annotations
@@ -33,21 +33,19 @@ def rows(inputs: Inputs) -> Iterator[Row]:
     """The head is narrow, so that what is read counts."""
     store = full_store(inputs)
     many = inputs.of(quick=4, normal=4, full=16)
-    peaks: dict[int, list[float]] = {1: [], many: []}
-    examples = {}
+    peaks: list[list[float]] = [[], []]
     for _ in range(inputs.turns):
-        for times, found in peaks.items():
-            command = [sys.executable, "-m", "tests.benchmarks.memory", str(store), str(times)]
-            number, peak = run(command).output.split()[-2:]
-            examples[times] = int(number)
+        words = run([sys.executable, "-m", "tests.benchmarks.memory", str(store), str(many)]).output.split()[-4:]
+        examples = [int(words[0]), int(words[2])]
+        for found, peak in zip(peaks, words[1::2], strict=True):
             found.append(int(peak) / 2**20)
-    what = f"peak memory of a training process over {examples[many]:,} images, against over {examples[1]:,}"
-    note = f"sub-deep at width {WIDTH}; the same files, under {many} names each"
-    yield Row(what, tuple(peaks[many]), tuple(peaks[1]), "MiB", 1.1, higher=False, note=note)
+    what = f"peak memory of a training process over {examples[1]:,} images, against over {examples[0]:,}"
+    note = f"sub-deep at width {WIDTH}; the same files, under {many} names each, in the same process"
+    yield Row(what, tuple(peaks[1]), tuple(peaks[0]), "MiB", 1.1, higher=False, note=note)
 
 
 def main(url: str, times: int) -> None:
-    """Train for an epoch, and print what over and the peak."""
+    """Train for an epoch of each, and print over what and the peak by then."""
     from ferstore.train.trainer import configure
     from tests.benchmarks.training import trainer_of
 
@@ -56,16 +54,20 @@ def main(url: str, times: int) -> None:
     training_set = store.training_set("parts")
     layers = ("mixed_10", "pool_3")
     data = load_training_data(store.store, store.store.pin(), training_set, fold=0, layers=layers, views=("identity",))
-    # As further views of the same items, whose labels they have.
-    data = replace(data, layers=tuple(repeated(layer, times) for layer in data.layers))
-    once = data.examples("train")
-    examples = np.concatenate([once + number * data.items for number in range(times)])
-    reader = Reader(data.layers, examples)
-    order = Order(data.groups(examples), PAPER.batch_size, 0, 1)
     trainer = trainer_of(data, "sub_deep", WIDTH)
-    for number, batch in enumerate(islice(reader.stream(order, examples, 0, 0), max(UPDATES, order.steps))):
-        trainer.step(number, batch)
-    print(len(examples), peak_of_this_process())
+    once = data.examples("train")
+    for many in (1, times):
+        # As further views of the same items, whose labels they have.
+        more = replace(data, layers=tuple(repeated(layer, many) for layer in data.layers))
+        examples = np.concatenate([once + number * data.items for number in range(many)])
+        reader = Reader(more.layers, examples)
+        order = Order(more.groups(examples), PAPER.batch_size, 0, 1)
+        stream = reader.stream(order, examples, 0, 0)
+        for number, batch in enumerate(islice(stream, max(UPDATES, order.steps))):
+            trainer.step(number, batch)
+        stream.close()  # type: ignore[attr-defined]
+        reader.close()
+        print(len(examples), peak_of_this_process())
 
 
 if __name__ == "__main__":

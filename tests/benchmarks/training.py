@@ -133,8 +133,9 @@ class Loop:
         return self._turn("memory")
 
     def fit(self) -> int:
-        """As many samples, in whole epochs where there are some."""
-        epochs, left = divmod(self.pieces * self._updates * SIZE, len(self._values))
+        """Fewer samples where there are many, since it takes longer, in whole epochs where there are some."""
+        updates = self.pieces * self._updates
+        epochs, left = divmod(max(updates // 3, min(updates, _PIECE)) * SIZE, len(self._values))
         samples = 0
         for rows, times in ((len(self._values), epochs), (left, 1)):
             if rows and times:
