@@ -47,7 +47,7 @@ class Rivals:
         """Against seconds of ferstore's ``init``, ``ingest`` and ``extract`` in the same turns."""
         note = f"init, ingest and extract; {self._images} {self._inputs.named}"
         if self._images < OF_THE_AIM:
-            note += f"; the aim is for {OF_THE_AIM:,}, where start-up does not count (--full)"
+            note += f"; the aim is for {OF_THE_AIM:,}, where start-up counts less (--full)"
         for peer, (name, aim) in NAMES.items():
             rates = [tuple(self._images / one for one in side) for side in (ours, self._seconds[peer])]
             missing = self._problems.get(peer)
