@@ -43,7 +43,7 @@ def rows(inputs: Inputs) -> Iterator[Row]:
             yield Row(what, (), (), unit, aim, missing=NO_GPU)
         return
     faces = inputs.some_faces(inputs.of(quick=128, normal=3600, full=3600))
-    many = _shifted(faces, inputs.folder / "shifted", inputs.of(quick=1, normal=5, full=8))
+    many = _shifted(faces, inputs.folder / "shifted", inputs.of(quick=1, normal=11, full=11))
     store = new_store(inputs, many, "gpu")
     count = 2 * len(pictures(many))  # mirrored too
     bare = BareOnGpu(inputs, faces, seconds=inputs.of(quick=1.0, normal=5.0, full=10.0))
