@@ -22,7 +22,7 @@ from ferstore.extract.layer import LAYERS
 from ferstore.extract.weights import resolve
 from ferstore.image.decode import pixels
 from tests.benchmarks.commands import run
-from tests.benchmarks.filled import EACH, batch_times, extract, new_store, note, steady_rate
+from tests.benchmarks.filled import EACH, batch_times, extract, keep, new_store, steady_rate, whole_command
 from tests.benchmarks.inputs import Inputs, pictures
 from tests.benchmarks.rivals import Rivals
 from tests.benchmarks.row import Row
@@ -55,7 +55,7 @@ def rows(inputs: Inputs) -> Iterator[Row]:
         done = extract(inputs, store, "--actors", "auto")
         found["whole"].append(time.perf_counter() - began)
         found["extract"].append(done.seconds)
-        note(store, done)
+        keep(store, done)
         found["each"].append(steady_rate(store, int(done.json["actors"])))
         rivals.turn()
     yield from rivals.rows(tuple(found["whole"]))
@@ -63,14 +63,14 @@ def rows(inputs: Inputs) -> Iterator[Row]:
 
 
 def _rows(inputs: Inputs, images: int, found: dict[str, tuple[float, ...]]) -> Iterator[Row]:
-    about = f"{images} {inputs.named}, float32"
+    note = f"{images} {inputs.named}, float32"
     yield Row(
         "steady extract, one actor with all cores, against the bare network",
         found["one"],
         found["bare"],
         "images/s",
         0.97,
-        note=about,
+        note=note,
     )
     yield Row(
         "steady extract, one single-threaded actor a core, against the bare network with all cores",
@@ -78,11 +78,9 @@ def _rows(inputs: Inputs, images: int, found: dict[str, tuple[float, ...]]) -> I
         found["bare"],
         "images/s",
         1.05,
-        note=about,
+        note=note,
     )
-    seconds = statistics.median(found["extract"])
-    about = f"{1000 * seconds / images:.0f} ms an image, start-up included; {inputs.named}"
-    yield Row(f"extract, whole command, {images} images", found["extract"], (), "s", None, note=about)
+    yield whole_command(images, found["extract"], inputs.named)
     parts = {name: values for name, values in found.items() if name.endswith(" alone")}
     alone = tuple(map(sum, zip(*parts.values(), strict=True)))
     told = ", ".join(f"{name.removesuffix(' alone')} {statistics.median(v):.1f}" for name, v in parts.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ import ferstore
 from tests.benchmarks.commands import Done
 from tests.benchmarks.commands import ferstore as command
 from tests.benchmarks.inputs import Inputs, kind_of
+from tests.benchmarks.row import Row
 
 DATASET = "faces"
 EACH = "each"
 """Stores of the benchmark `extraction` with an actor on each core."""
-_NOTE = "extract.json"
+_KEPT = "extract.json"
 
 
 def new_store(inputs: Inputs, faces: Path, name: str) -> Path:
@@ -42,33 +44,39 @@ def full_store(inputs: Inputs) -> Path:
         faces = inputs.some_faces(inputs.of(quick=128, normal=800, full=3600))
         if not (store / "ferstore.json").exists():
             new_store(inputs, faces, "features")
-        note(store, extract(inputs, store))
+        keep(store, extract(inputs, store))
         _split(store, inputs)
         (store / "ready").touch()
     return store
 
 
-def note(store: Path, done: Done) -> None:
+def keep(store: Path, done: Done) -> None:
     """Keep in a store what its extraction took, for a benchmark that looks at it later."""
     peaks = {title: done.peak(title) for title in ("driver", "_Host")}
     about = {"images": done.json["computed"], "actors": done.json["actors"], "seconds": done.seconds, **peaks}
-    (store / _NOTE).write_text(json.dumps(about), "utf-8")
+    (store / _KEPT).write_text(json.dumps(about), "utf-8")
 
 
-def noted(store: Path) -> dict[str, Any]:
+def kept(store: Path) -> dict[str, Any]:
     """Images, actors, seconds, and peak bytes of the ``driver`` and of an actor (``_Host``)."""
-    found: dict[str, Any] = json.loads((store / _NOTE).read_text("utf-8"))
+    found: dict[str, Any] = json.loads((store / _KEPT).read_text("utf-8"))
     return found
 
 
 def small_stores(inputs: Inputs, images: int, actors: int) -> list[Path]:
     """Stores of at most so many images: those that the benchmark `extraction` left, else one that is made here."""
-    found = [path.parent for path in sorted(inputs.folder.glob(f"{EACH}-*/{_NOTE}"))]
-    found = [store for store in found if noted(store)["images"] <= images and noted(store)["actors"] == actors]
+    found = [path.parent for path in sorted(inputs.folder.glob(f"{EACH}-*/{_KEPT}"))]
+    found = [store for store in found if kept(store)["images"] <= images and kept(store)["actors"] == actors]
     if not found:
         found = [new_store(inputs, inputs.some_faces(images), "small")]
-        note(found[0], extract(inputs, found[0], "--actors", actors))
+        keep(found[0], extract(inputs, found[0], "--actors", actors))
     return found
+
+
+def whole_command(images: int, seconds: tuple[float, ...], note: str) -> Row:
+    """What an extraction took from start to end: a row of how that grows."""
+    told = f"{1000 * statistics.median(seconds) / images:.0f} ms an image, start-up included; {note}"
+    return Row(f"extract, whole command, {images} images", seconds, (), "s", None, note=told)
 
 
 def _split(store: Path, inputs: Inputs) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import ferstore
 from tests.benchmarks.commands import ferstore as command
-from tests.benchmarks.filled import extract, full_store, noted, small_stores
+from tests.benchmarks.filled import extract, full_store, kept, small_stores, whole_command
 from tests.benchmarks.inputs import Inputs
 from tests.benchmarks.row import Row
 
@@ -29,24 +29,19 @@ def rows(inputs: Inputs) -> Iterator[Row]:
     done = extract(inputs, exact)
     stored = bytes_an_image(exact)
     yield Row(f"{what}: float32 maps", (stored,), (float(RAW),), "bytes", 1 / 4, higher=False, note=inputs.named)
-    large = noted(store)
+    large = kept(store)
     images = large["images"]
-    yield _growth(done.json["computed"], done.seconds, f"{inputs.named}, float32 maps")
-    yield _growth(images, large["seconds"], inputs.named)
+    yield whole_command(done.json["computed"], (done.seconds,), f"{inputs.named}, float32 maps")
+    yield whole_command(images, (large["seconds"],), inputs.named)
     # As many actors: one that has all cores to itself has other needs. And enough for each to have a batch in the
     # network, one before it and one behind it.
-    runs = [noted(one) for one in small_stores(inputs, inputs.of(quick=32, normal=200, full=256), large["actors"])]
+    runs = [kept(one) for one in small_stores(inputs, inputs.of(quick=32, normal=200, full=256), large["actors"])]
     for what, title in (("the driver", "driver"), ("an actor", "_Host")):
         peaks = tuple(run[title] / 2**20 for run in runs)
         named = f"peak memory of {what} of extract over {images} images, against over {runs[0]['images']}"
         of_each = (large[title] / 2**20,) * len(peaks)
         told = f"one run, against {len(runs)}"
         yield Row(named, of_each, peaks, "MiB", 1.1, higher=False, note=told)
-
-
-def _growth(images: int, seconds: float, note: str) -> Row:
-    told = f"{1000 * seconds / images:.0f} ms an image, start-up included; {note}"
-    return Row(f"extract, whole command, {images} images", (seconds,), (), "s", None, note=told)
 
 
 def bytes_an_image(store: Path) -> float:
